@@ -1,0 +1,53 @@
+// What to run: the description of a job.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace pesc {
+
+/// How a program is told its rank and the rest of the contract.
+enum class Inject {
+  args,  ///< arguments (`--rank 7 …`) and environment; the default
+  env,   ///< environment only: for programs that refuse arguments they do not know
+  none,  ///< neither; placeholders such as `{rank}` in the arguments still work
+};
+
+/// What one rank needs. A worker is never given more ranks than it has room for.
+struct JobResources {
+  double cpus = 1;            ///< cores; fractions count; at least 0.001
+  uint64_t memory_bytes = 0;  ///< 0: not stated
+};
+
+/// A job: N repetitions ("ranks") of one sequential program. A plain value; copies are independent.
+/// Paths are those of the submitting process, relative ones to its working directory, and are read
+/// when the job is submitted.
+struct Job {
+  /// The program. A name without '/' is found on the worker's PATH and does not travel; anything
+  /// else is a file that travels with the job.
+  std::string program;
+  /// Its own arguments. `{rank}`, `{world_size}`, `{app_dir}`, `{checkpoint_dir}`, `{output_dir}`,
+  /// `{seed}`, `{master_addr}`, `{master_port}` and `{parameters[i]}` are replaced; `{{`, `}}` escape.
+  std::vector<std::string> arguments;
+  uint32_t repetitions = 1;             ///< ranks 0 … repetitions-1; 1 to 100,000,000
+  std::vector<std::string> parameters;  ///< values every rank is given
+  std::vector<std::string> files;       ///< files and directories, copied into each app_dir
+  std::vector<std::string> shared_files;  ///< files, one read-only copy per worker
+  std::vector<std::string> archives;      ///< tar, zip…: unpacked into each app_dir
+  std::vector<std::string> collect;       ///< globs below app_dir that come back as well
+  std::map<std::string, std::string> environment;  ///< added to the rank's clean environment
+  Inject inject = Inject::args;
+  JobResources resources;
+  uint32_t retries = 0;                          ///< further tries when the program itself fails
+  std::chrono::milliseconds time_limit{0};       ///< of one attempt; 0: none
+  std::chrono::milliseconds grace{10'000};       ///< from SIGTERM to SIGKILL
+  uint64_t output_limit_bytes = uint64_t{1} << 30;  ///< bound on a rank's standard output, and error
+  std::string name;                              ///< for people; default: the program's name
+  std::string room;                              ///< run only on workers of this room
+  uint64_t seed = 0;                             ///< PESC_SEED of each rank is a function of it and the rank
+};
+
+}  // namespace pesc

@@ -1,0 +1,183 @@
+// The coordinator's decisions, as a deterministic machine: events in, records and actions out. No
+// clock, thread, I/O or randomness: time comes with each call, everything is ordered.
+//
+// The caller (the shell, or the simulator) must, for each step or batch of steps: commit all records
+// in one transaction, then perform the actions, in order. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "model/job_spec.h"
+#include "model/outcome.h"
+
+namespace pesc::coordinator {
+
+using TimeMs = int64_t;  // CLOCK_BOOTTIME in the shell, virtual in the simulator
+
+struct CoreConfig {
+  uint64_t lease_ms = 60'000;
+  uint64_t heartbeat_ms = 5'000;
+  uint64_t backoff_base_ms = 1'000;       // between tries of a rank: doubled each time…
+  uint64_t backoff_max_ms = 60'000;       // …up to this
+  uint32_t max_placements_per_step = 512; // the rest follows at once, in the next step
+  // Ranks shorter than this are leased ahead, one more per slot, so that a slot never waits for a
+  // round trip.
+  uint64_t prefetch_below_ms = 500;
+  // A job is stopped early when this many first attempts have failed within a second of their
+  // start and their standard error named an argument that PESC added, and none succeeded.
+  uint32_t refused_arguments_limit = 3;
+};
+
+// ---- events -------------------------------------------------------------------------------------
+// `request` is the caller's number for a call that waits for an answer (Answer carries it back).
+
+struct JobSubmitted { uint64_t request = 0; JobId id; std::string owner; std::shared_ptr<const JobSpec> spec; int64_t unix_ms = 0; };
+struct JobCancelled { uint64_t request = 0; JobId id; int64_t unix_ms = 0; };
+struct JobRetried { uint64_t request = 0; JobId id; int64_t unix_ms = 0; };
+struct JobRemoved { uint64_t request = 0; JobId id; };
+
+struct WorkerInfo {
+  WorkerId id;
+  std::string name, room, advertise, software, machine;
+  uint32_t cpus_milli = 0;
+  uint64_t memory_bytes = 0;
+  std::vector<std::string> warnings;
+};
+// `session` is unique for ever (the shell counts them); a worker that attaches again replaces its
+// older session.
+struct WorkerAttached { uint64_t request = 0; uint64_t session = 0; WorkerInfo info; std::vector<AttemptKey> holding; };
+struct WorkerDetached { uint64_t session = 0; };  // the connection is gone; leases run on
+struct FinishedAttempt { AttemptKey key; AttemptOutcome outcome; };
+struct AttemptProgress { AttemptKey key; double fraction = 0; std::string text; };
+struct WorkerReported {
+  uint64_t request = 0;
+  uint64_t session = 0;
+  std::vector<AttemptKey> holding;
+  uint64_t last_update = 0;  // number of the last SendUpdate the worker has seen
+  std::vector<FinishedAttempt> finished;
+  std::vector<AttemptProgress> progress;
+  int64_t unix_ms = 0;
+};
+struct TimerFired {};
+
+using Event = std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, WorkerAttached,
+                           WorkerDetached, WorkerReported, TimerFired>;
+
+// ---- records: all durable state is made of them, in the order they were emitted -----------------
+
+struct JobAdded { JobId id; std::string owner; std::shared_ptr<const JobSpec> spec; int64_t submitted_unix_ms = 0; };
+struct AttemptLeased { AttemptKey key; WorkerId worker; };
+// The end of an attempt. `final`: it decides its rank's state, which is `state`.
+struct AttemptEnded { AttemptKey key; AttemptOutcome outcome; bool final = false; RankState state = RankState::failed; };
+// No attempt of these ranks is wanted any more: the rank is cancelled (final).
+struct RanksCancelled { JobId job; uint32_t first = 0, last = 0; };  // inclusive
+struct JobStopped { JobId job; bool by_user = true; std::string detail; };  // no new attempts
+struct JobFinished { JobId job; JobState state = JobState::succeeded; int64_t unix_ms = 0; };
+struct RanksReopened { JobId job; std::vector<uint32_t> ranks; };  // retry: back to waiting
+struct JobErased { JobId job; };
+struct WorkerSeen { WorkerId worker; std::string name; std::string room; };
+
+using Record = std::variant<JobAdded, AttemptLeased, AttemptEnded, RanksCancelled, JobStopped,
+                            JobFinished, RanksReopened, JobErased, WorkerSeen>;
+
+// ---- actions --------------------------------------------------------------------------------------
+
+struct StopRequest { AttemptKey key; EndReason reason = EndReason::revoked; };
+struct LeaseGrant { AttemptKey key; std::shared_ptr<const JobSpec> spec; };
+
+struct Answer {  // to submit, cancel, retry, remove
+  uint64_t request = 0;
+  absl::Status status;
+  uint32_t count = 0;  // retry: the ranks that run again
+};
+struct AnswerAttach { uint64_t request = 0; absl::Status status; std::vector<StopRequest> stop; };
+struct AnswerReport { uint64_t request = 0; absl::Status status; std::vector<AttemptKey> acknowledged; std::vector<StopRequest> stop; };
+struct SendUpdate { uint64_t session = 0; uint64_t number = 0; std::vector<LeaseGrant> leases; std::vector<StopRequest> stop; };
+struct CloseSession { uint64_t session = 0; std::string reason; };  // a newer one has replaced it
+struct JobChanged { JobId job; };  // wakes those who follow it
+
+using Action = std::variant<Answer, AnswerAttach, AnswerReport, SendUpdate, CloseSession, JobChanged>;
+
+struct Step {
+  std::vector<Record> records;
+  std::vector<Action> actions;
+};
+
+// ---- views: what the RPC front and `pesc` show --------------------------------------------------
+
+struct JobView {
+  JobId id;
+  std::string owner;
+  std::shared_ptr<const JobSpec> spec;
+  JobState state = JobState::waiting;
+  JobCounts counts;
+  uint64_t revision = 0;
+  uint32_t committed = 0;
+  std::string detail;
+  int64_t submitted_unix_ms = 0, finished_unix_ms = 0;
+};
+struct RunningRank { AttemptKey key; WorkerId worker; double fraction = -1; std::string text; };
+struct WorkerView {
+  WorkerInfo info;
+  bool attached = false;
+  uint64_t session = 0;
+  uint32_t cpus_used_milli = 0;
+  uint32_t leases = 0;
+  uint64_t finished = 0;
+  TimeMs last_seen = 0;
+};
+struct WhyLine { std::string ranks; uint32_t count = 0; RankState state = RankState::waiting; std::string reason; };
+
+// A planted bug, for the simulator only (PESC_PLANTED_BUGS): each must be caught by a checker.
+enum class PlantedBug : uint8_t {
+  none, commit_twice, lose_requeue, overcommit_worker, accept_revoked, forget_cancel,
+  acknowledge_before_record, reuse_attempt_number,
+};
+
+class Core {
+ public:
+  explicit Core(CoreConfig config);
+  ~Core();
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+
+  Step step(const Event& event, TimeMs now);
+  // When TimerFired must be stepped at the latest; nothing: no need.
+  std::optional<TimeMs> next_deadline() const;
+
+  // Recovery: apply every journalled record in order, then finish. Every lease that was open gets
+  // one full lease from `now` to be re-attached before its rank is placed again.
+  void apply(const Record& record);
+  void finish_restore(TimeMs now);
+
+  // Empty when all invariants hold, else what does not.
+  std::string check_invariants() const;
+
+  std::vector<JobId> jobs() const;  // oldest first
+  std::optional<JobView> job(JobId id) const;
+  std::vector<RunningRank> running(JobId id) const;
+  // Ranks in their final state, in the order they were committed, from the from-th on.
+  std::vector<uint32_t> committed_ranks(JobId id, uint32_t from, uint32_t max) const;
+  RankState rank_state(JobId id, uint32_t rank) const;
+  uint32_t attempts(JobId id, uint32_t rank) const;
+  std::vector<WorkerView> workers() const;
+  std::vector<WhyLine> why(JobId id, TimeMs now) const;  // of the ranks that wait; the shell adds failures
+
+#ifdef PESC_PLANTED_BUGS
+  void plant(PlantedBug bug);
+#endif
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace pesc::coordinator

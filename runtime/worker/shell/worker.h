@@ -1,0 +1,46 @@
+// A worker as an object on a loop: core, keeper, cache, attempts' directories, the session with its
+// coordinator. The daemon gives it a connection, an embedding process a session of its own.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "pesc.capnp.h"
+#include "rpc/loop.h"
+
+namespace pesc::worker {
+
+struct Options {
+  std::filesystem::path state_dir;
+  std::string name;                 // default: the host's name
+  std::string room;
+  std::string advertise;            // address other workers reach this one at; default: found out
+  uint32_t cpus_milli = 0;          // 0: all of the machine's (affinity respected)
+  uint64_t memory_bytes = 0;        // 0: all of the machine's
+  std::string run_as;               // user the ranks run as; needs root
+  uint64_t cache_limit_bytes = 20ull << 30;
+  bool end_keeper_on_shutdown = false;  // embedded: nothing may outlive the process
+  bool idle_priority = false;
+  std::filesystem::path keeper_program;  // empty: beside the library, or the one carried inside it
+};
+
+// Called for each new connection; the promise fails (Unavailable) when there is none to be had.
+using SessionSource = std::function<kj::Promise<protocol::WorkerSession::Client>()>;
+
+class Worker {
+ public:
+  static absl::StatusOr<std::unique_ptr<Worker>> open(rpc::Loop& loop, Options options,
+                                                      SessionSource sessions);
+  virtual ~Worker() = default;
+  virtual std::string id() const = 0;
+  // No new ranks; done when the last result was acknowledged.
+  virtual kj::Promise<void> drain() = 0;
+  // Ends the session; ranks stay with the keeper, or are ended (end_keeper_on_shutdown).
+  virtual kj::Promise<void> shutdown() = 0;
+};
+
+}  // namespace pesc::worker

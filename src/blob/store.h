@@ -1,0 +1,79 @@
+// A content-addressed store: bytes named by their SHA-256, in one directory. Small blobs are packed
+// together in large files, large ones are files of their own.
+//
+// Thread-safe. No exception leaves it. The on-disk format is described in docs/on-disk.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "model/ids.h"
+
+namespace pesc::blob {
+
+struct StoreOptions {
+  std::filesystem::path directory;
+  uint64_t pack_below_bytes = 256 * 1024;       // blobs smaller than this are packed
+  uint64_t pack_target_bytes = 64 * 1024 * 1024; // a pack is sealed when it is larger
+  bool durable = true;                          // false: sync() does nothing (embedded, temporary)
+};
+
+struct StoreStats {
+  uint64_t blobs = 0, live_bytes = 0, files = 0, file_bytes = 0;
+};
+
+class Store {
+ public:
+  // Makes the directory when it is missing, reads what is there, drops what a crash left half-made.
+  static absl::StatusOr<std::unique_ptr<Store>> open(StoreOptions options);
+  virtual ~Store() = default;
+
+  virtual bool contains(const Digest& digest) const = 0;
+  virtual std::optional<uint64_t> size_bytes(const Digest& digest) const = 0;
+
+  // Stores a whole blob and returns its name. Not durable before sync().
+  virtual absl::StatusOr<BlobRef> put(std::string_view bytes) = 0;
+
+  // A blob that arrives in pieces. Dropped when the writer dies before finish().
+  class Writer {
+   public:
+    virtual ~Writer() = default;
+    virtual absl::Status append(std::string_view bytes) = 0;
+    // DataLoss when size or hash is not the expected one. After OK the blob is in the store.
+    virtual absl::StatusOr<BlobRef> finish() = 0;
+    virtual uint64_t written_bytes() const = 0;
+  };
+  // `expected`: what it must turn out to be; nothing: whatever is written.
+  virtual absl::StatusOr<std::unique_ptr<Writer>> begin(std::optional<BlobRef> expected) = 0;
+
+  // Moves or copies an existing file in (hashing it).
+  virtual absl::StatusOr<BlobRef> put_file(const std::filesystem::path& path) = 0;
+
+  // Everything put or finished so far survives power loss when this returns OK. Blocks (fsync):
+  // never called on a loop's thread.
+  virtual absl::Status sync() = 0;
+
+  virtual absl::StatusOr<std::string> read(const Digest& digest, uint64_t offset,
+                                           uint64_t max_bytes) const = 0;
+
+  // Writes the blob to a new file (reflink or copy); `link`: a hard link to the store's own file
+  // where the blob is one, the caller promises not to change it.
+  virtual absl::Status materialise(const Digest& digest, const std::filesystem::path& target,
+                                   uint32_t mode, bool link) const = 0;
+
+  // Keeps only those for which `wanted` is true. Space of packs is given back.
+  virtual absl::Status retain(const std::function<bool(const Digest&)>& wanted) = 0;
+  virtual absl::Status erase(const std::vector<Digest>& digests) = 0;
+
+  virtual StoreStats stats() const = 0;
+};
+
+}  // namespace pesc::blob

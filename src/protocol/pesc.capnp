@@ -1,0 +1,209 @@
+# PESC's wire protocol. See docs/protocol.md for the order of calls, limits and versions.
+@0xb7a1c8e2f3d45069;
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("pesc::protocol");
+
+const protocolVersion :UInt32 = 1;
+# A connection begins with 8 bytes in each direction, before Cap'n Proto: "PESC", then the version,
+# big-endian. Who sends something else is not PESC; who sends another version is told so.
+
+# ---- values ------------------------------------------------------------------------------------
+
+struct BlobRef { digest @0 :Data; sizeBytes @1 :UInt64; }
+
+struct AttemptKey { job @0 :UInt64; rank @1 :UInt32; attempt @2 :UInt32; }
+
+struct FileRef {
+  path @0 :Data;                       # bytes: names need not be UTF-8
+  kind @1 :UInt8;
+  blob @2 :BlobRef;
+  mode @3 :UInt32;
+}
+
+struct EnvironmentVariable { name @0 :Data; value @1 :Data; }
+
+struct JobSpec {
+  name @0 :Data;
+  program @1 :Data;
+  arguments @2 :List(Data);
+  repetitions @3 :UInt32;
+  parameters @4 :List(Data);
+  files @5 :List(FileRef);
+  collect @6 :List(Data);
+  inject @7 :UInt8;
+  environment @8 :List(EnvironmentVariable);
+  cpusMilli @9 :UInt32;
+  memoryBytes @10 :UInt64;
+  retries @11 :UInt32;
+  timeLimitMs @12 :UInt64;
+  graceMs @13 :UInt64;
+  outputLimitBytes @14 :UInt64;
+  room @15 :Data;
+  seed @16 :UInt64;
+}
+
+struct Outcome {
+  reason @0 :UInt8;
+  exitCode @1 :Int32;
+  signal @2 :Int32;
+  detail @3 :Data;
+  startedUnixMs @4 :Int64;
+  durationMs @5 :UInt64;
+  cpuMs @6 :UInt64;
+  maxRssBytes @7 :UInt64;
+  output @8 :BlobRef;
+  uncollected @9 :List(Data);
+  refusedArguments @10 :Bool;
+}
+
+# ---- login -------------------------------------------------------------------------------------
+
+interface Front {
+  # The bootstrap interface: all that a stranger can call.
+  login @0 (token :Text, software :Text) -> (user :UserSession, worker :WorkerSession, admin :Bool);
+  # One of the two capabilities, as the token says. Throws "unauthenticated: …" otherwise.
+}
+
+# ---- blobs -------------------------------------------------------------------------------------
+
+interface Blobs {
+  missing @0 (digests :List(Data)) -> (missing :List(UInt32));
+  # Indices of those that the store lacks.
+
+  put @1 (blobs :List(Data)) -> ();
+  # Small ones whole; all of them together at most 1 MiB. Durable when answered.
+
+  upload @2 (blob :BlobRef) -> (upload :Upload);
+  # Throws "resource exhausted: …" when there is no room.
+
+  read @3 (digest :Data, offset :UInt64, maxBytes :UInt32) -> (data :Data);
+  # At most 1 MiB a call; several calls may be in flight. Throws "not found: …".
+
+  readMany @4 (digests :List(Data)) -> (blobs :List(Data));
+  # As many of the first ones as fit 1 MiB, at least one: a shorter list is not an error.
+}
+
+interface Upload {
+  write @0 (offset :UInt64, data :Data) -> ();   # in order, at most 1 MiB; several in flight
+  finish @1 () -> ();                            # verified and durable when answered
+}
+
+# ---- users -------------------------------------------------------------------------------------
+
+struct JobStatus {
+  id @0 :UInt64;
+  name @1 :Data;
+  owner @2 :Text;
+  state @3 :UInt8;
+  repetitions @4 :UInt32;
+  waiting @5 :UInt32;
+  running @6 :UInt32;
+  succeeded @7 :UInt32;
+  failed @8 :UInt32;
+  cancelled @9 :UInt32;
+  submittedUnixMs @10 :Int64;
+  finishedUnixMs @11 :Int64;           # 0: not yet
+  revision @12 :UInt64;                # grows with each change
+  committed @13 :UInt32;               # ranks in their final state
+  detail @14 :Data;                    # why a job stopped early, one line; else empty
+}
+
+struct RankProgress { rank @0 :UInt32; fraction @1 :Float64; text @2 :Data; worker @3 :Data; }
+
+struct RankInfo {
+  rank @0 :UInt32;
+  state @1 :UInt8;
+  attempts @2 :UInt32;
+  worker @3 :Data;
+  outcome @4 :Outcome;                 # of the attempt that decided, or of the latest
+}
+
+struct WorkerStatus {
+  id @0 :UInt64;
+  name @1 :Data;
+  room @2 :Data;
+  address @3 :Text;
+  state @4 :Text;                      # "attached" or "away"
+  cpusMilli @5 :UInt32;
+  cpusUsedMilli @6 :UInt32;
+  memoryBytes @7 :UInt64;
+  running @8 :UInt32;
+  finished @9 :UInt64;
+  software @10 :Text;
+  lastSeenUnixMs @11 :Int64;
+  warnings @12 :List(Text);
+}
+
+struct WhyLine { ranks @0 :Text; count @1 :UInt32; state @2 :UInt8; reason @3 :Data; }
+# ranks: "3", "5-9,12": the ranks that share the reason
+
+interface UserSession {
+  blobs @0 () -> (blobs :Blobs);
+  submit @1 (id :UInt64, spec :JobSpec) -> ();
+  # Durable when answered. The same id with the same spec again is answered the same; with another
+  # spec it is refused. Throws "invalid argument: …" or "failed precondition: missing blob …".
+  status @2 (id :UInt64) -> (status :JobStatus);
+  jobs @3 (before :UInt64, max :UInt32) -> (jobs :List(JobStatus));   # newest first
+  follow @4 (id :UInt64, revision :UInt64, committed :UInt32, maxWaitMs :UInt32)
+      -> (status :JobStatus, finished :List(RankInfo), progress :List(RankProgress));
+  # Answers when the job's revision is past `revision`, when more than `committed` ranks are final,
+  # or after maxWaitMs (at most 30 s). `finished` goes on from the committed-th, in commit order, at
+  # most 1,000 a call.
+  ranks @5 (id :UInt64, first :UInt32, max :UInt32) -> (ranks :List(RankInfo));  # by rank, ≤ 1,000
+  spec @6 (id :UInt64) -> (spec :JobSpec);
+  why @7 (id :UInt64) -> (lines :List(WhyLine));
+  cancel @8 (id :UInt64) -> ();
+  retry @9 (id :UInt64) -> (ranks :UInt32);      # failed and cancelled ranks that run again
+  remove @10 (id :UInt64) -> ();                 # finished jobs only
+  readLog @11 (id :UInt64, rank :UInt32, stream :UInt8, attempt :UInt32, offset :UInt64,
+               maxBytes :UInt32)
+      -> (data :Data, attempt :UInt32, running :Bool);
+  # Live output of a running rank: stream 1 is standard output, 2 standard error; attempt 0 asks
+  # for the current one. A rank that is final answers running = false and no data: its log is in
+  # its output.
+  workers @12 () -> (workers :List(WorkerStatus));
+  makeToken @13 (role :Text, name :Text) -> (joinFile :Text);    # administrators only
+}
+
+# ---- workers -----------------------------------------------------------------------------------
+
+struct WorkerInfo {
+  id @0 :UInt64;
+  name @1 :Data;
+  room @2 :Data;
+  cpusMilli @3 :UInt32;
+  memoryBytes @4 :UInt64;
+  advertise @5 :Text;
+  software @6 :Text;
+  machine @7 :Text;                    # machine id / boot id, to tell a cloned state directory
+  warnings @8 :List(Text);             # e.g. "ranks run as the worker's own user"
+}
+
+struct Lease { key @0 :AttemptKey; spec @1 :JobSpec; hasSpec @2 :Bool; }
+# The spec comes with the first lease of its job in a session.
+
+struct StopRequest { key @0 :AttemptKey; reason @1 :UInt8; }
+
+struct FinishedAttempt { key @0 :AttemptKey; outcome @1 :Outcome; inlineOutput @2 :Data; }
+# inlineOutput: the blob outcome.output names, when it is at most 64 KiB; else it was uploaded.
+
+struct AttemptProgress { key @0 :AttemptKey; fraction @1 :Float64; text @2 :Data; }
+
+interface WorkerSession {
+  attach @0 (info :WorkerInfo, holding :List(AttemptKey), sink :WorkerSink)
+      -> (leaseMs :UInt64, heartbeatMs :UInt64, stop :List(StopRequest));
+  # holding: every attempt the worker has, running or finished but not acknowledged. Those that the
+  # coordinator does not want are named in `stop`.
+  report @1 (holding :List(AttemptKey), lastUpdate :UInt64, finished :List(FinishedAttempt),
+             progress :List(AttemptProgress))
+      -> (acknowledged :List(AttemptKey), stop :List(StopRequest));
+  # Heartbeat and results in one. Answered when what it brings is durable; what is acknowledged
+  # (committed, or not wanted) the worker forgets.
+  blobs @2 () -> (blobs :Blobs);
+}
+
+interface WorkerSink {
+  update @0 (number :UInt64, leases :List(Lease), stop :List(StopRequest)) -> ();
+  readLog @1 (key :AttemptKey, stream :UInt8, offset :UInt64, maxBytes :UInt32)
+      -> (data :Data, running :Bool);
+}
