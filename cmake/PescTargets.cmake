@@ -15,6 +15,10 @@ elseif(PESC_SANITIZE STREQUAL "thread")
   target_link_options(pesc_options INTERFACE -fsanitize=thread)
 endif()
 
+if(PESC_PLANTED_BUGS)
+  target_compile_definitions(pesc_options INTERFACE PESC_PLANTED_BUGS)
+endif()
+
 # pesc_library(NAME LIBS...): a static library of all sources in the current folder. Folders are the
 # units of the design (docs/architecture.md), so a file that is added needs no line here.
 function(pesc_library name)
