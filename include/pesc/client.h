@@ -91,7 +91,9 @@ class Client {
   /// Coordinator and workers inside this process.
   static absl::StatusOr<Client> local(const LocalOptions& options = {});
 
-  absl::StatusOr<JobHandle> submit(const Job& job);
+  /// `id`: empty, or one from new_job_id(): the same job submitted again with the same id is the
+  /// same job, whatever became of the first answer. AlreadyExists: that id is another job's.
+  absl::StatusOr<JobHandle> submit(const Job& job, const std::string& id = "");
   absl::StatusOr<JobHandle> attach(const std::string& id);
   absl::StatusOr<std::vector<JobStatus>> jobs(uint32_t max = 1'000);  ///< newest first
   absl::StatusOr<std::vector<WhyLine>> why(const std::string& id);
@@ -120,6 +122,9 @@ class LocalCluster {
   explicit LocalCluster(Client client) : client_(std::move(client)) {}
   Client client_;
 };
+
+/// A new id for Client::submit.
+std::string new_job_id();
 
 /// Submits to the coordinator that $PESC_COORDINATOR or the configuration names, else to one
 /// embedded in this process (shared by all such calls). InvalidArgument: what is wrong with the job

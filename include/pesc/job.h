@@ -10,7 +10,7 @@
 namespace pesc {
 
 /// How a program is told its rank and the rest of the contract.
-enum class Inject {
+enum class Inject : uint8_t {
   args,  ///< arguments (`--rank 7 …`) and environment; the default
   env,   ///< environment only: for programs that refuse arguments they do not know
   none,  ///< neither; placeholders such as `{rank}` in the arguments still work

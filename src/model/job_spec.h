@@ -7,10 +7,9 @@
 #include <vector>
 
 #include "model/ids.h"
+#include "pesc/job.h"  // Inject
 
 namespace pesc {
-
-enum class Inject : uint8_t { args, env, none };
 
 enum class FileKind : uint8_t {
   file,         // placed in app_dir
