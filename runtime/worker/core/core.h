@@ -32,6 +32,7 @@ struct CoreConfig {
 
 struct Connected { uint64_t heartbeat_ms = 5'000; };
 struct Disconnected {};
+// Also for the stops that come with the answers to attach and report: those have no number (0).
 struct UpdateReceived {
   uint64_t number = 0;
   struct Lease { AttemptKey key; std::shared_ptr<const JobSpec> spec; };
@@ -47,9 +48,13 @@ struct Exited { AttemptKey key; AttemptOutcome outcome; };
 struct Packed { AttemptKey key; BlobRef output; std::vector<std::string> uncollected; };
 struct PackFailed { AttemptKey key; EndReason reason = EndReason::disk_full; std::string detail; };
 struct Progressed { AttemptKey key; double fraction = 0; std::string text; };
-// An answer to SendReport: what the coordinator has made durable or does not want.
+// An answer to SendReport: what the coordinator has made durable or does not want. Attempts of the
+// report that it does not name are sent again with the next heartbeat. Answers of an ended session
+// are not to be stepped.
 struct Acknowledged { std::vector<AttemptKey> keys; };
-struct ReportFailed { std::vector<AttemptKey> keys; std::string detail; };  // tried again later
+// The report was refused, or could not be sent (an upload failed): its attempts are sent again with
+// the next heartbeat. Also for an answer that acknowledges none of them.
+struct ReportFailed { std::vector<AttemptKey> keys; std::string detail; };
 // At start: what the keeper still has. Running attempts stay, finished ones are packed.
 struct Adopted { AttemptKey key; std::shared_ptr<const JobSpec> spec; bool running = false; AttemptOutcome outcome; };
 // The keeper died with all it had: every running attempt is lost.
@@ -68,7 +73,9 @@ struct CancelPrepare { AttemptKey key; };
 struct Start { AttemptKey key; std::shared_ptr<const JobSpec> spec; };
 struct Stop { AttemptKey key; EndReason reason = EndReason::revoked; uint64_t grace_ms = 0; };
 struct Pack { AttemptKey key; std::shared_ptr<const JobSpec> spec; AttemptOutcome outcome; };
-// Upload outputs too large to travel inline, then report; also the heartbeat (may be empty).
+// Upload outputs too large to travel inline (over 64 KiB; such an attempt has a report to itself),
+// then report; also the heartbeat (may be empty). What was not answered when the connection ends is
+// dropped: the core sends it again in the next session.
 struct SendReport {
   std::vector<AttemptKey> holding;
   uint64_t last_update = 0;

@@ -1,0 +1,294 @@
+// The life of an attempt, from its lease to its end.
+#include <algorithm>
+
+#include "runtime/worker/core/state.h"
+
+namespace pesc::worker {
+namespace {
+
+std::string cpus_text(uint32_t milli) {
+  std::string text = std::to_string(milli / 1'000);
+  if (milli % 1'000 == 0) return text;
+  std::string part = std::to_string(milli % 1'000);
+  text += "." + std::string(3 - part.size(), '0') + part;
+  while (text.back() == '0') text.pop_back();
+  return text;
+}
+
+AttemptOutcome outcome_without_run(EndReason reason, std::string detail) {
+  AttemptOutcome outcome;
+  outcome.reason = reason;
+  outcome.exit_code = -1;
+  outcome.detail = std::move(detail);
+  return outcome;
+}
+
+// The keeper saw a program die of the signal, or leave because of it; why it was sent is known
+// here. A program that succeeded before the signal reached it has succeeded.
+void apply_stop(AttemptOutcome& outcome, EndReason stop) {
+  if (outcome.reason == EndReason::signal || outcome.reason == EndReason::exit_code) {
+    outcome.reason = stop;
+  }
+}
+
+}  // namespace
+
+void Core::State::on(const UpdateReceived& e, TimeMs) {
+  last_update = std::max(last_update, e.number);
+  for (const auto& lease : e.leases) add_lease(lease);
+  for (const auto& stop : e.stop) stop_attempt(stop);
+}
+
+void Core::State::add_lease(const UpdateReceived::Lease& lease) {
+  auto [it, added] = attempts.try_emplace(lease.key);
+  if (!added) return;  // sent again: it is here already
+  Attempt& attempt = it->second;
+  attempt.order = next_order++;
+  attempt.spec = lease.spec;
+  leased.emplace(attempt.order, lease.key);
+  if (lease.spec == nullptr) {
+    end_before_start(lease.key, attempt, EndReason::inputs_unavailable,
+                     "the lease came without the job's description");
+  } else if (draining) {
+    end_before_start(lease.key, attempt, EndReason::vacated, "the worker is shutting down");
+  } else if (cpus_of(lease.spec) > config.cpus_milli) {
+    end_before_start(lease.key, attempt, EndReason::cannot_start,
+                     "needs " + cpus_text(cpus_of(lease.spec)) + " cpus, the worker has " +
+                         cpus_text(config.cpus_milli));
+  }
+}
+
+// Takes an attempt out of the queue or the count of its state.
+void Core::State::leave_state(const AttemptKey& key, Attempt& attempt) {
+  switch (attempt.state) {
+    case AttemptState::leased:
+      if (leased.erase(attempt.order) == 0) {
+        std::erase_if(retry_at, [&](const auto& entry) { return entry.second == key; });
+      }
+      break;
+    case AttemptState::preparing:
+      --preparing;
+      break;
+    case AttemptState::ready:
+      ready.erase(attempt.order);
+      break;
+    case AttemptState::starting:
+    case AttemptState::running:
+      cpus_used_milli -= cpus_of(attempt.spec);
+      // The allowance shrinks with what it was made for.
+      adopted_excess_milli =
+          std::min(adopted_excess_milli,
+                   cpus_used_milli > config.cpus_milli ? cpus_used_milli - config.cpus_milli : 0);
+      break;
+    case AttemptState::packing:
+    case AttemptState::finished:
+      break;
+  }
+}
+
+void Core::State::end_before_start(const AttemptKey& key, Attempt& attempt, EndReason reason,
+                                   std::string detail) {
+  if (attempt.state == AttemptState::preparing || attempt.state == AttemptState::ready) {
+    out.actions.push_back(CancelPrepare{key});
+  }
+  attempt.outcome = outcome_without_run(reason, std::move(detail));
+  leave_state(key, attempt);
+  finish(key, attempt);
+}
+
+void Core::State::stop_attempt(const UpdateReceived::Stop& stop) {
+  Attempt* attempt = find(stop.key);
+  if (attempt == nullptr) return;
+  switch (attempt->state) {
+    case AttemptState::leased:
+    case AttemptState::preparing:
+    case AttemptState::ready:
+      end_before_start(stop.key, *attempt, stop.reason, "stopped before it was started");
+      break;
+    case AttemptState::starting:
+    case AttemptState::running:
+      if (attempt->stop.has_value()) return;  // the keeper has been told
+      if (bug == PlantedBug::ignore_stop) return;
+      attempt->stop = stop.reason;
+      out.actions.push_back(worker::Stop{
+          stop.key, stop.reason, attempt->spec == nullptr ? 10'000 : attempt->spec->grace_ms});
+      break;
+    case AttemptState::packing:
+      // Its files are being read: what becomes of them is decided when that ends.
+      attempt->stop = stop.reason;
+      break;
+    case AttemptState::finished:
+      // Nobody wants it: it is not worth an upload that has not begun.
+      if (attempt->report == 0 && unwanted(stop.reason)) {
+        if (unreported_large.erase(attempt->order) != 0) {
+          unreported_small.emplace(attempt->order, stop.key);
+        }
+        attempt->outcome.reason = stop.reason;
+        attempt->outcome.output = {};
+      }
+      break;
+  }
+}
+
+void Core::State::on(const Prepared& e, TimeMs) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr || attempt->state != AttemptState::preparing) return;
+  leave_state(e.key, *attempt);
+  attempt->state = AttemptState::ready;
+  ready.emplace(attempt->order, e.key);
+}
+
+void Core::State::on(const PrepareFailed& e, TimeMs now) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr || attempt->state != AttemptState::preparing) return;
+  leave_state(e.key, *attempt);
+  attempt->state = AttemptState::leased;
+  // A failure without a coordinator says nothing about the inputs.
+  if (connected) ++attempt->prepare_tries;
+  if (e.may_pass && attempt->prepare_tries < config.max_prepare_tries) {
+    retry_at.emplace(now + static_cast<TimeMs>(config.prepare_retry_ms), e.key);
+    return;
+  }
+  attempt->outcome = outcome_without_run(e.reason, e.detail);
+  finish(e.key, *attempt);
+}
+
+void Core::State::on(const Started& e, TimeMs) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr || attempt->state != AttemptState::starting) return;
+  attempt->state = AttemptState::running;
+  attempt->outcome.started_unix_ms = e.unix_ms;
+}
+
+void Core::State::on(const Exited& e, TimeMs) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr) return;
+  if (attempt->state != AttemptState::starting && attempt->state != AttemptState::running) return;
+  leave_state(e.key, *attempt);
+  attempt->outcome = e.outcome;
+  if (attempt->stop.has_value()) apply_stop(attempt->outcome, *attempt->stop);
+  pack_or_finish(e.key, *attempt);
+}
+
+void Core::State::pack_or_finish(const AttemptKey& key, Attempt& attempt) {
+  const EndReason why = attempt.stop.value_or(attempt.outcome.reason);
+  if (unwanted(why) || unwanted(attempt.outcome.reason) || attempt.spec == nullptr) {
+    finish(key, attempt);
+    return;
+  }
+  attempt.state = AttemptState::packing;
+  out.actions.push_back(Pack{key, attempt.spec, attempt.outcome});
+}
+
+void Core::State::on(const Packed& e, TimeMs) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr || attempt->state != AttemptState::packing) return;
+  attempt->outcome.uncollected = e.uncollected;
+  if (attempt->stop.has_value() && unwanted(*attempt->stop)) {
+    attempt->outcome.reason = *attempt->stop;
+  } else {
+    attempt->outcome.output = e.output;
+  }
+  finish(e.key, *attempt);
+}
+
+void Core::State::on(const PackFailed& e, TimeMs) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr || attempt->state != AttemptState::packing) return;
+  attempt->outcome.reason = e.reason;
+  attempt->outcome.detail = e.detail;
+  finish(e.key, *attempt);
+}
+
+void Core::State::on(const Progressed& e, TimeMs) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr || attempt->state != AttemptState::running) return;
+  attempt->progress = e;
+  attempt->progress_fresh = true;
+}
+
+void Core::State::on(const Adopted& e, TimeMs) {
+  auto [it, added] = attempts.try_emplace(e.key);
+  if (!added) return;
+  Attempt& attempt = it->second;
+  attempt.order = next_order++;
+  attempt.spec = e.spec;
+  attempt.outcome = e.outcome;
+  if (!e.running) {
+    pack_or_finish(e.key, attempt);
+    return;
+  }
+  attempt.state = AttemptState::running;
+  cpus_used_milli += cpus_of(e.spec);
+  if (cpus_used_milli > config.cpus_milli) {
+    adopted_excess_milli = cpus_used_milli - config.cpus_milli;
+  }
+}
+
+void Core::State::on(const KeeperLost&, TimeMs) {
+  for (auto& [key, attempt] : attempts) {
+    if (attempt.state != AttemptState::starting && attempt.state != AttemptState::running) continue;
+    leave_state(key, attempt);
+    const int64_t started = attempt.outcome.started_unix_ms;
+    attempt.outcome = outcome_without_run(EndReason::worker_lost,
+                                          "the worker's keeper ended, and the rank with it");
+    attempt.outcome.started_unix_ms = started;
+    finish(key, attempt);
+  }
+}
+
+void Core::State::on(const DrainRequested&, TimeMs) {
+  draining = true;
+  for (auto& [key, attempt] : attempts) {
+    if (attempt.state == AttemptState::leased || attempt.state == AttemptState::preparing ||
+        attempt.state == AttemptState::ready) {
+      end_before_start(key, attempt, EndReason::vacated, "the worker is shutting down");
+    }
+  }
+}
+
+void Core::State::on(const TimerFired&, TimeMs) {}  // advance() does all that is due
+
+void Core::State::start_ready() {
+  // Strictly in lease order: a wide rank at the front waits for the cpus it needs instead of being
+  // overtaken for ever by narrow ones. Its slots stand idle no longer than the ranks now running.
+  while (!ready.empty()) {
+    const AttemptKey key = ready.begin()->second;
+    Attempt& attempt = attempts.at(key);
+    const uint64_t wanted = uint64_t{cpus_used_milli} + cpus_of(attempt.spec);
+    if (wanted > config.cpus_milli && bug != PlantedBug::start_beyond_cpus) return;
+    leave_state(key, attempt);
+    attempt.state = AttemptState::starting;
+    cpus_used_milli += cpus_of(attempt.spec);
+    out.actions.push_back(Start{key, attempt.spec});
+  }
+}
+
+void Core::State::prepare_leased() {
+  while (preparing < config.max_preparing && !leased.empty()) {
+    const AttemptKey key = leased.begin()->second;
+    Attempt& attempt = attempts.at(key);
+    leave_state(key, attempt);
+    attempt.state = AttemptState::preparing;
+    ++preparing;
+    out.actions.push_back(Prepare{key, attempt.spec});
+  }
+}
+
+void Core::State::advance(TimeMs now) {
+  // Away from the coordinator a retry would only fail again.
+  while (connected && !retry_at.empty() && retry_at.begin()->first <= now) {
+    const AttemptKey key = retry_at.begin()->second;
+    retry_at.erase(retry_at.begin());
+    leased.emplace(attempts.at(key).order, key);
+  }
+  start_ready();  // first: a slot must not wait for the bookkeeping
+  prepare_leased();
+  send_reports(now);
+  if (draining && !drained && attempts.empty()) {
+    drained = true;
+    out.actions.push_back(Drained{});
+  }
+}
+
+}  // namespace pesc::worker

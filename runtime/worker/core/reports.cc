@@ -1,0 +1,179 @@
+// What the coordinator is told, and when an attempt may be forgotten.
+#include <algorithm>
+
+#include "runtime/worker/core/state.h"
+
+namespace pesc::worker {
+namespace {
+
+// An output up to this size travels inside its report (docs/protocol.md); a larger one is uploaded
+// first, which can take minutes.
+constexpr uint64_t kInlineOutputBytes = 64 * 1024;
+constexpr uint64_t kReportBytes = 4 * 1024 * 1024;  // far below a message's limit of 64 MiB
+constexpr size_t kReportAttempts = 512;
+// While these are in flight what ends is collected: a few hide the round trip, more would only
+// make many small commits.
+constexpr size_t kSmallReports = 3;
+constexpr size_t kLargeReports = 2;
+// A report of small outputs that was not answered for so many heartbeats is taken as lost.
+constexpr uint64_t kLostAfterHeartbeats = 3;
+
+bool is_large(const AttemptOutcome& outcome) {
+  return outcome.output.size_bytes > kInlineOutputBytes;
+}
+
+}  // namespace
+
+void Core::State::finish(const AttemptKey& key, Attempt& attempt) {
+  attempt.state = AttemptState::finished;
+  attempt.progress_fresh = false;
+  requeue(key, attempt);
+}
+
+void Core::State::requeue(const AttemptKey& key, Attempt& attempt) {
+  attempt.report = 0;
+  (is_large(attempt.outcome) ? unreported_large : unreported_small).emplace(attempt.order, key);
+}
+
+std::vector<AttemptKey> Core::State::holding() const {
+  std::vector<AttemptKey> keys;
+  keys.reserve(attempts.size());
+  for (const auto& [key, attempt] : attempts) keys.push_back(key);
+  return keys;
+}
+
+SendReport Core::State::make_report(const std::vector<AttemptKey>& keys) {
+  SendReport report;
+  report.holding = holding();
+  report.last_update = last_update;
+  report.finished.reserve(keys.size());
+  for (const AttemptKey& key : keys) report.finished.push_back({key, attempts.at(key).outcome});
+  return report;
+}
+
+void Core::State::send_report(std::vector<AttemptKey> keys, bool large, TimeMs now) {
+  SendReport report = make_report(keys);
+  const uint64_t number = next_report++;
+  for (const AttemptKey& key : keys) attempts.at(key).report = number;
+  out.actions.push_back(std::move(report));
+  if (bug == PlantedBug::forget_before_acknowledged) {
+    for (const AttemptKey& key : keys) {
+      out.actions.push_back(Forget{key});
+      attempts.erase(key);
+    }
+    return;
+  }
+  in_flight.emplace(number, InFlight{std::move(keys), now, large});
+}
+
+void Core::State::send_reports(TimeMs now) {
+  if (!connected) return;
+  if (now >= next_heartbeat) heartbeat(now);
+  size_t large_in_flight = 0;
+  for (const auto& [number, report] : in_flight) large_in_flight += report.large ? 1 : 0;
+  size_t small_in_flight = in_flight.size() - large_in_flight;
+  while (!unreported_small.empty() && small_in_flight < kSmallReports) {
+    std::vector<AttemptKey> keys;
+    uint64_t bytes = 0;
+    while (!unreported_small.empty() && keys.size() < kReportAttempts && bytes < kReportBytes) {
+      keys.push_back(unreported_small.begin()->second);
+      bytes += attempts.at(keys.back()).outcome.output.size_bytes;
+      unreported_small.erase(unreported_small.begin());
+    }
+    send_report(std::move(keys), false, now);
+    ++small_in_flight;
+  }
+  while (!unreported_large.empty() && large_in_flight < kLargeReports) {
+    const AttemptKey key = unreported_large.begin()->second;
+    unreported_large.erase(unreported_large.begin());
+    send_report({key}, true, now);
+    ++large_in_flight;
+  }
+}
+
+void Core::State::heartbeat(TimeMs now) {
+  next_heartbeat = now + static_cast<TimeMs>(heartbeat_ms);
+  // A large one is not touched: its upload may rightly take long, and its answer or failure comes
+  // with the connection.
+  const TimeMs lost_before = now - static_cast<TimeMs>(kLostAfterHeartbeats * heartbeat_ms);
+  for (auto it = in_flight.begin(); it != in_flight.end();) {
+    if (it->second.large || it->second.sent > lost_before) {
+      ++it;
+      continue;
+    }
+    for (const AttemptKey& key : it->second.keys) requeue(key, attempts.at(key));
+    it = in_flight.erase(it);
+  }
+  for (const AttemptKey& key : unanswered) requeue(key, attempts.at(key));
+  unanswered.clear();
+
+  SendReport report = make_report({});
+  for (auto& [key, attempt] : attempts) {
+    if (!attempt.progress_fresh) continue;
+    attempt.progress_fresh = false;
+    report.progress.push_back(attempt.progress);
+  }
+  out.actions.push_back(std::move(report));
+}
+
+void Core::State::on(const Connected& e, TimeMs now) {
+  if (connected) on(Disconnected{}, now);  // a new session without a word about the old one's end
+  connected = true;
+  heartbeat_ms = std::max<uint64_t>(e.heartbeat_ms, 1);
+  next_heartbeat = now + static_cast<TimeMs>(heartbeat_ms);
+  // What failed for want of a coordinator may well work now.
+  for (const auto& [when, key] : retry_at) leased.emplace(attempts.at(key).order, key);
+  retry_at.clear();
+}
+
+void Core::State::on(const Disconnected&, TimeMs) {
+  connected = false;
+  // Updates are numbered within a session, and its answers will not come.
+  last_update = 0;
+  for (const auto& [number, report] : in_flight) {
+    for (const AttemptKey& key : report.keys) requeue(key, attempts.at(key));
+  }
+  in_flight.clear();
+  for (const AttemptKey& key : unanswered) requeue(key, attempts.at(key));
+  unanswered.clear();
+}
+
+void Core::State::on(const Acknowledged& e, TimeMs) {
+  std::set<uint64_t> answered;
+  for (const AttemptKey& key : e.keys) {
+    auto it = attempts.find(key);
+    // What runs is never forgotten, whatever the answer says: it would run unowned.
+    if (it == attempts.end() || it->second.state != AttemptState::finished) continue;
+    Attempt& attempt = it->second;
+    if (attempt.report != 0) {
+      answered.insert(attempt.report);
+      std::erase(in_flight.at(attempt.report).keys, key);
+    }
+    unreported_small.erase(attempt.order);
+    unreported_large.erase(attempt.order);
+    std::erase(unanswered, key);
+    out.actions.push_back(Forget{key});
+    attempts.erase(it);
+  }
+  for (uint64_t number : answered) {
+    for (const AttemptKey& key : in_flight.at(number).keys) {
+      attempts.at(key).report = 0;
+      unanswered.push_back(key);
+    }
+    in_flight.erase(number);
+  }
+}
+
+void Core::State::on(const ReportFailed& e, TimeMs) {
+  for (const AttemptKey& key : e.keys) {
+    Attempt* attempt = find(key);
+    if (attempt == nullptr || attempt->report == 0) continue;
+    auto report = in_flight.find(attempt->report);
+    std::erase(report->second.keys, key);
+    if (report->second.keys.empty()) in_flight.erase(report);
+    attempt->report = 0;
+    unanswered.push_back(key);  // not at once: what failed now would most likely fail again
+  }
+}
+
+}  // namespace pesc::worker
