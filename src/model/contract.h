@@ -50,8 +50,8 @@ std::optional<std::string> injected_argument_refused(std::string_view standard_e
 struct RankEvent {
   enum class Kind : uint8_t { progress, metric, checkpoint };
   Kind kind = Kind::progress;
-  double value = 0;   // progress in [0, 1], or the metric's value
-  std::string text;   // the progress's message, or the metric's name
+  double value = 0;  // progress in [0, 1], or the metric's value
+  std::string text;  // the progress's message, or the metric's name
   bool operator==(const RankEvent&) const = default;
 };
 // Nothing for a line that is not an event: a program may write what it likes there.

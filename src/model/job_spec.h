@@ -44,11 +44,11 @@ struct JobSpec {
   Inject inject = Inject::args;
   std::vector<std::pair<std::string, std::string>> environment;
   Resources resources;
-  uint32_t retries = 0;            // further tries after a failure of the program itself
-  uint64_t time_limit_ms = 0;      // of one attempt; 0: none
-  uint64_t grace_ms = 10'000;      // from SIGTERM to SIGKILL
-  uint64_t output_limit_bytes = 0; // of standard output and of standard error, each
-  std::string room;                // empty: any
+  uint32_t retries = 0;             // further tries after a failure of the program itself
+  uint64_t time_limit_ms = 0;       // of one attempt; 0: none
+  uint64_t grace_ms = 10'000;       // from SIGTERM to SIGKILL
+  uint64_t output_limit_bytes = 0;  // of standard output and of standard error, each
+  std::string room;                 // empty: any
   uint64_t seed = 0;
   bool operator==(const JobSpec&) const = default;
 };
