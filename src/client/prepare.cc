@@ -1,0 +1,189 @@
+#include "client/prepare.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "absl/status/status.h"
+#include "blob/pack.h"
+#include "blob/store.h"
+
+namespace pesc::client {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::Status refuse(const std::string& message) { return absl::InvalidArgumentError(message); }
+
+std::string quoted(const std::string& text) { return "'" + text + "'"; }
+
+// Files appear in app_dir at the relative path they were given; one given by an absolute path, or
+// by one that leaves the directory, has no such place and goes by its own name.
+std::string place_of(const std::string& given) {
+  fs::path path = fs::path(given).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  bool outside = path.is_absolute() || path.empty() || *path.begin() == "..";
+  return outside ? path.filename().string() : path.string();
+}
+
+class Preparation {
+ public:
+  explicit Preparation(const Job& job) : job_(job) {}
+
+  absl::StatusOr<PreparedJob> run() {
+    absl::Status status = plain_fields();
+    if (status.ok()) status = program();
+    for (const std::string& path : job_.files) {
+      if (status.ok()) status = add(path, FileKind::file);
+    }
+    for (const std::string& path : job_.shared_files) {
+      if (status.ok()) status = add(path, FileKind::shared_file);
+    }
+    for (const std::string& path : job_.archives) {
+      if (status.ok()) status = add(path, FileKind::archive);
+    }
+    if (status.ok()) status = validate(out_.spec);
+    if (!status.ok()) return status;
+    return std::move(out_);
+  }
+
+ private:
+  absl::Status plain_fields() {
+    JobSpec& spec = out_.spec;
+    if (job_.program.empty()) return refuse("no program is named: set Job::program");
+    if (!std::isfinite(job_.resources.cpus) || job_.resources.cpus < 0.001 ||
+        job_.resources.cpus > kMaxCpusMilli / 1000.0) {
+      return refuse("cpus must be a number from 0.001 to 100000");
+    }
+    if (job_.time_limit.count() < 0 || job_.grace.count() < 0) {
+      return refuse("a time limit and a grace cannot be negative");
+    }
+    spec.name = job_.name.empty() ? fs::path(job_.program).filename().string() : job_.name;
+    spec.arguments = job_.arguments;
+    spec.repetitions = job_.repetitions;
+    spec.parameters = job_.parameters;
+    spec.collect = job_.collect;
+    spec.inject = job_.inject;
+    for (const auto& [name, value] : job_.environment) spec.environment.emplace_back(name, value);
+    spec.resources.cpus_milli = static_cast<uint32_t>(std::lround(job_.resources.cpus * 1000));
+    spec.resources.memory_bytes = job_.resources.memory_bytes;
+    spec.retries = job_.retries;
+    spec.time_limit_ms = static_cast<uint64_t>(job_.time_limit.count());
+    spec.grace_ms = static_cast<uint64_t>(job_.grace.count());
+    spec.output_limit_bytes = job_.output_limit_bytes;
+    spec.room = job_.room;
+    spec.seed = job_.seed;
+    return absl::OkStatus();
+  }
+
+  absl::Status program() {
+    if (job_.program.find('/') == std::string::npos) {
+      out_.spec.program = job_.program;
+      return absl::OkStatus();
+    }
+    struct stat info {};
+    if (stat(job_.program.c_str(), &info) != 0) {
+      return absl::NotFoundError("the program " + quoted(job_.program) +
+                                 " cannot be read: " + strerror(errno));
+    }
+    if (S_ISDIR(info.st_mode)) {
+      return refuse("the program " + quoted(job_.program) + " is a directory; name the file in it");
+    }
+    if (!S_ISREG(info.st_mode)) return refuse("the program " + quoted(job_.program) + " is no file");
+    if ((info.st_mode & 0111) == 0) {
+      return refuse("the program " + quoted(job_.program) +
+                    " is not executable: chmod +x it, or name its interpreter as the program "
+                    "(python3 script.py)");
+    }
+    out_.spec.program = "./" + place_of(job_.program);
+    return add_file(job_.program, place_of(job_.program), FileKind::file, info.st_mode);
+  }
+
+  absl::Status add(const std::string& path, FileKind kind) {
+    struct stat info {};
+    if (path.empty()) return refuse("an empty file name was given");
+    if (stat(path.c_str(), &info) != 0) {
+      return absl::NotFoundError("the file " + quoted(path) + " cannot be read: " + strerror(errno));
+    }
+    if (!S_ISDIR(info.st_mode)) return add_file(path, place_of(path), kind, info.st_mode);
+    if (kind == FileKind::archive) {
+      return refuse(quoted(path) + " is a directory, not an archive: give it as a file (--file)");
+    }
+    if (kind == FileKind::shared_file) {
+      return refuse(quoted(path) + " is a directory: give its files one by one as shared files");
+    }
+    std::string place = place_of(path);
+    if (place == "." || place.empty()) place.clear();
+    return add_directory(path, place);
+  }
+
+  absl::Status add_directory(const fs::path& path, const std::string& place) {
+    std::error_code error;
+    fs::path real = fs::canonical(path, error);
+    if (error) return refuse("the directory " + quoted(path.string()) + ": " + error.message());
+    if (!ancestors_.insert(real).second) {
+      return refuse("the directory " + quoted(path.string()) + " contains itself through a link");
+    }
+    std::set<fs::path> names;  // sorted: the same directory always makes the same job
+    for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
+      names.insert(it->path().filename());
+    }
+    if (error) return refuse("the directory " + quoted(path.string()) + ": " + error.message());
+    if (names.empty() && !place.empty()) {
+      out_.spec.files.push_back({place, FileKind::directory, {}, 0755});
+    }
+    for (const fs::path& name : names) {
+      std::string below = place.empty() ? name.string() : place + "/" + name.string();
+      struct stat info {};
+      if (stat((path / name).c_str(), &info) != 0) {
+        return absl::NotFoundError("the file " + quoted((path / name).string()) +
+                                   " cannot be read: " + strerror(errno));
+      }
+      absl::Status status = S_ISDIR(info.st_mode)
+                                ? add_directory(path / name, below)
+                                : add_file(path / name, below, FileKind::file, info.st_mode);
+      if (!status.ok()) return status;
+    }
+    ancestors_.erase(real);
+    return absl::OkStatus();
+  }
+
+  absl::Status add_file(const fs::path& path, const std::string& place, FileKind kind,
+                        uint32_t mode) {
+    if (!S_ISREG(mode)) {
+      return refuse(quoted(path.string()) + " is neither a file nor a directory");
+    }
+    absl::StatusOr<std::string> normal = normalise_relative_path(place);
+    if (!normal.ok()) return normal.status();
+    absl::StatusOr<BlobRef> blob = blob::hash_file(path);
+    if (!blob.ok()) return blob.status();
+    FileRef file{*normal, kind, *blob, mode & 0777u};
+    auto [known, fresh] = placed_.try_emplace(*normal, file);
+    if (!fresh) {
+      if (known->second == file) return absl::OkStatus();
+      return refuse("two different files would be " + quoted(*normal) +
+                    " in the rank's directory; rename one");
+    }
+    if (kind == FileKind::archive) {
+      absl::Status status = blob::check_archive(path);
+      if (!status.ok()) return status;
+    }
+    out_.sources.try_emplace(blob->digest, path);
+    out_.spec.files.push_back(std::move(file));
+    return absl::OkStatus();
+  }
+
+  const Job& job_;
+  PreparedJob out_;
+  std::map<std::string, FileRef> placed_;
+  std::set<fs::path> ancestors_;
+};
+
+}  // namespace
+
+absl::StatusOr<PreparedJob> prepare(const Job& job) { return Preparation(job).run(); }
+
+}  // namespace pesc::client

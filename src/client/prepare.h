@@ -1,0 +1,23 @@
+// From the user's description of a job to a specification whose files are blobs.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/job_spec.h"
+#include "pesc/job.h"
+
+namespace pesc::client {
+
+struct PreparedJob {
+  JobSpec spec;
+  std::map<Digest, std::filesystem::path> sources;  // where each blob's bytes are read from
+};
+
+// Reads and hashes every file. InvalidArgument or NotFound say which field or file and what to do.
+absl::StatusOr<PreparedJob> prepare(const Job& job);
+
+}  // namespace pesc::client

@@ -1,0 +1,137 @@
+#include "client/session.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+namespace pesc::client {
+namespace {
+
+class RemoteLink : public Link {
+ public:
+  RemoteLink(rpc::Loop& loop, rpc::JoinFile join) : loop_(loop), join_(std::move(join)) {}
+
+  kj::Promise<UserSession> session() override {
+    if (!session_) session_ = std::make_unique<kj::ForkedPromise<UserSession>>(open().fork());
+    return session_->addBranch();
+  }
+
+  void drop() override { session_.reset(); }
+  kj::Promise<void> close() override { return kj::READY_NOW; }
+
+ private:
+  kj::Promise<UserSession> open() {
+    absl::StatusOr<rpc::Address> address = rpc::parse_address(join_.address);
+    if (!address.ok()) return rpc::to_exception(address.status());
+    return rpc::connect(loop_, *address, join_.certificate_pem)
+        .then([this](std::unique_ptr<rpc::Connection> connection) {
+          // The old connection ends only now: calls on it that are under way fail with it.
+          connection_ = std::move(connection);
+          auto request = connection_->bootstrap().castAs<protocol::Front>().loginRequest();
+          request.setToken(join_.token.c_str());
+          request.setSoftware("pesc " PESC_VERSION);
+          return request.send();
+        })
+        .then([this](capnp::Response<protocol::Front::LoginResults> response) -> UserSession {
+          if (!response.hasUser()) {
+            rpc::throw_if_error(absl::PermissionDeniedError(
+                "the token for " + join_.address +
+                " is a worker's; ask for a user's (pesc join-file user NAME)"));
+          }
+          return response.getUser();
+        });
+  }
+
+  rpc::Loop& loop_;
+  rpc::JoinFile join_;
+  std::unique_ptr<rpc::Connection> connection_;
+  std::unique_ptr<kj::ForkedPromise<UserSession>> session_;
+};
+
+class LocalLink : public Link {
+ public:
+  explicit LocalLink(std::unique_ptr<local::Cluster> cluster) : cluster_(std::move(cluster)) {}
+  kj::Promise<UserSession> session() override { return cluster_->session(); }
+  void drop() override {}
+  // Ranks that still run are ended: nothing may outlive the process that embeds PESC.
+  kj::Promise<void> close() override { return cluster_->shutdown(); }
+
+ private:
+  std::unique_ptr<local::Cluster> cluster_;
+};
+
+}  // namespace
+
+std::unique_ptr<Link> make_remote_link(rpc::Loop& loop, rpc::JoinFile join) {
+  return std::make_unique<RemoteLink>(loop, std::move(join));
+}
+
+absl::StatusOr<std::unique_ptr<Link>> make_local_link(rpc::Loop& loop,
+                                                      const LocalOptions& options) {
+  local::Options cluster;
+  cluster.state_dir = options.state_directory;
+  cluster.workers = options.workers;
+  cluster.slots = options.slots;
+  auto started = local::Cluster::start(loop, cluster);
+  if (!started.ok()) return started.status();
+  return std::make_unique<LocalLink>(*std::move(started));
+}
+
+std::shared_ptr<Session> Session::make() {
+  return {new Session, [](Session* session) {
+            // It joins its threads, so it cannot end on one of them.
+            if (session->thread_.on_loop() || session->dispatcher_.on_thread()) {
+              std::thread([session] { delete session; }).detach();
+            } else {
+              delete session;
+            }
+          }};
+}
+
+absl::StatusOr<std::shared_ptr<Session>> Session::connect(rpc::JoinFile join) {
+  std::shared_ptr<Session> session = make();
+  absl::Status status = session->thread_.call_void([&] {
+    session->link_ = make_remote_link(session->thread_.loop(), std::move(join));
+    return session->link_->session().ignoreResult();
+  });
+  if (!status.ok()) return status;
+  return session;
+}
+
+absl::StatusOr<std::shared_ptr<Session>> Session::local(const LocalOptions& options) {
+  std::shared_ptr<Session> session = make();
+  session->embedded_ = true;
+  std::promise<absl::Status> done;
+  session->thread_.loop().post([&] {
+    auto link = make_local_link(session->thread_.loop(), options);
+    if (link.ok()) session->link_ = *std::move(link);
+    done.set_value(link.status());
+  });
+  absl::Status status = done.get_future().get();
+  if (!status.ok()) return status;
+  return session;
+}
+
+Session::~Session() {
+  if (!link_) return;
+  // What cannot be ended here is ended by the keeper, which outlives this process.
+  (void)thread_.call_void([this] { return link_->close(); });
+  std::promise<void> done;
+  thread_.loop().post([&] {
+    link_.reset();
+    done.set_value();
+  });
+  done.get_future().wait();
+}
+
+absl::Status Session::call_void(std::function<kj::Promise<void>(UserSession&)> make,
+                                uint64_t retry_for_ms) {
+  return call<bool>(
+             [make = std::move(make)](UserSession& session) {
+               return make(session).then([] { return true; });
+             },
+             retry_for_ms)
+      .status();
+}
+
+}  // namespace pesc::client

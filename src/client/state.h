@@ -1,0 +1,54 @@
+// What the public classes hold.
+#pragma once
+
+#include <memory>
+#include <atomic>
+#include <string>
+
+#include "client/convert.h"
+#include "client/session.h"
+#include "pesc/client.h"
+
+namespace pesc {
+
+struct Client::State {
+  std::shared_ptr<client::Session> session;
+};
+
+struct JobHandle::State {
+  std::shared_ptr<client::Session> session;
+  JobId id;
+  std::string id_text;
+  // Set when the last handle is gone: what still calls back stops.
+  std::shared_ptr<std::atomic<bool>> dropped = std::make_shared<std::atomic<bool>>(false);
+  ~State() { *dropped = true; }
+};
+
+struct JobResult::State {
+  std::shared_ptr<client::Session> session;
+  JobId id;
+  JobStatus status;
+};
+
+namespace client {
+
+absl::StatusOr<std::vector<FinalRank>> read_ranks(Session& session, JobId id, uint32_t first,
+                                                  uint32_t max);
+
+// What `pesc fetch` and JobResult::save do. Ranks that are not final yet are left for a later call
+// into the same directory.
+struct FetchReport {
+  uint32_t ranks = 0;         // written by this call
+  uint32_t missing = 0;       // not final yet
+  std::vector<std::string> uncollected;  // of the first rank that left some
+  uint32_t uncollected_rank = 0;
+};
+absl::StatusOr<FetchReport> fetch(const std::shared_ptr<Session>& session, JobId id,
+                                  const std::string& directory, const SaveOptions& options);
+// OK when `directory` can take the results of the job: empty, missing (it is made), or the job's
+// own. `id` empty: any job's refused. Called before a long run starts rather than after it.
+absl::Status claim_directory(const std::string& directory, const std::string& id,
+                             const SaveOptions& options);
+
+}  // namespace client
+}  // namespace pesc
