@@ -73,7 +73,7 @@ bool is_marked(std::string_view line, size_t at) {
   const char quote = before.back();
   return quote == '\'' || quote == '"' || quote == '`' || before.ends_with("\xe2\x80\x98") ||
          before.ends_with("\xe2\x80\x9c") || before.ends_with("option: ") ||
-         before.ends_with("flag: ");
+         before.ends_with("options: ") || before.ends_with("flag: ");
 }
 
 std::vector<Mention> find_mentions(std::string_view line) {
