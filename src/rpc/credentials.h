@@ -45,13 +45,15 @@ class TokenStore {
     std::string token_sha256_hex;
     Principal principal;
   };
+  absl::Status save(const std::vector<Entry>& entries) const;
+
   std::filesystem::path file_;
   std::vector<Entry> entries_;
 };
 
 // What a machine needs to reach a coordinator: one JSON file, mode 0600.
 struct JoinFile {
-  std::string address;          // "host:port"
+  std::string address;  // "host:port"
   Role role = Role::user;
   std::string name;
   std::string token;
@@ -61,7 +63,8 @@ std::string to_json(const JoinFile& join);
 absl::StatusOr<JoinFile> parse_join_file(std::string_view json, std::string_view name_for_errors);
 // Refuses (FailedPrecondition) a file that others can read, saying `chmod 600 FILE`.
 absl::StatusOr<JoinFile> read_join_file(const std::filesystem::path& path);
-absl::Status write_join_file(const std::filesystem::path& path, const JoinFile& join);  // 0600, atomic
+absl::Status write_join_file(const std::filesystem::path& path,
+                             const JoinFile& join);  // 0600, atomic
 
 // The same user's tools find a coordinator on this machine by a join file it leaves at
 // $XDG_STATE_HOME/pesc/coordinators/PORT.USERROLE.join (default ~/.local/state).
@@ -70,9 +73,11 @@ std::filesystem::path user_config_dir();  // $XDG_CONFIG_HOME/pesc or ~/.config/
 std::filesystem::path pointer_path(uint16_t port, Role role);
 
 // Finds address and credentials. `named` is what the user gave (--coordinator), empty: look at
-// $PESC_COORDINATOR, then at `coordinator` in user_config_dir()/config.toml. A name is "host:port",
-// "host", or the path of a join file; for "host:port" the token comes from $PESC_JOIN_FILE,
-// `join_file` in the configuration, user_config_dir()/HOST_PORT.join, or the pointer above.
+// $PESC_COORDINATOR, $PESC_JOIN_FILE, then at `coordinator` and `join_file` in
+// user_config_dir()/config.toml. A name is "host:port", "host", or the path of a join file (it has
+// a slash, or ends in .join or .json); for "host:port" the token comes from $PESC_JOIN_FILE,
+// `join_file` in the configuration, user_config_dir()/HOST_PORT.join, or the pointer above. A join
+// file that names another address serves only when it has a certificate to prove who answers.
 // Nothing: no coordinator is named anywhere. An error: one is named but cannot be used.
 absl::StatusOr<std::optional<JoinFile>> find_coordinator(const std::string& named, Role role);
 
