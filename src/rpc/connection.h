@@ -49,7 +49,7 @@ std::unique_ptr<Connection> adopt(Loop& loop, int fd, capnp::Capability::Client 
 
 class Listener {
  public:
-  virtual ~Listener() = default;  // closes it and all its connections
+  virtual ~Listener() = default;              // closes it and all its connections
   virtual Address local_address() const = 0;  // with the port that was really bound
 };
 
