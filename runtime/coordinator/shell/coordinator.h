@@ -18,9 +18,10 @@ namespace pesc::coordinator {
 struct Options {
   std::filesystem::path state_dir;
   CoreConfig core;
-  bool durable = true;                  // false: no fsync (an embedded job in a temporary directory)
+  bool durable = true;  // false: no fsync (an embedded job in a temporary directory)
   uint64_t retention_ms = 30ull * 24 * 3600 * 1000;  // finished jobs older than this are removed…
-  uint64_t retention_bytes = 0;         // …and the oldest beyond this much output; 0: no bound
+  uint64_t retention_bytes = 0;  // …and the oldest beyond this much output; 0: no bound
+  bool drop_damaged = false;     // remove jobs whose journalled rows are damaged, at the start
 };
 
 class Coordinator {

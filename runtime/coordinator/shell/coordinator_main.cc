@@ -1,0 +1,92 @@
+// pesc-coordinator: the coordinator as a daemon.
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+
+#include <CLI/CLI.hpp>
+#include <asio/signal_set.hpp>
+#include <cstdio>
+#include <iostream>
+#include <string>
+
+#include "rpc/loop.h"
+#include "runtime/coordinator/shell/coordinator.h"
+#include "runtime/coordinator/shell/daemon_config.h"
+
+namespace {
+
+using pesc::coordinator::Coordinator;
+using pesc::coordinator::DaemonConfig;
+using pesc::coordinator::DaemonSettings;
+
+constexpr int kBadUsage = 2;
+
+int complain(const absl::Status& status, int code) {
+  std::cerr << "pesc-coordinator: " << status.message() << "\n";
+  return code;
+}
+
+int serve(const DaemonConfig& config) {
+  pesc::rpc::Loop loop;
+  auto coordinator = Coordinator::open(loop, config.options);
+  if (!coordinator.ok()) return complain(coordinator.status(), 1);
+  auto address = (*coordinator)->listen(config.listen);
+  if (!address.ok()) return complain(address.status(), 1);
+  std::cout << "pesc-coordinator: listening on " << pesc::rpc::to_string(*address) << ", state in "
+            << config.options.state_dir.string() << std::endl;
+
+  asio::signal_set signals(loop.io(), SIGTERM, SIGINT);
+  signals.async_wait([&](const asio::error_code& error, int signal) {
+    if (error) return;
+    spdlog::info("msg=\"stopping\" signal={}", signal);
+    loop.detach(
+        (*coordinator)->shutdown().then([&loop] { loop.stop(); }), [&loop](absl::Status status) {
+          spdlog::error("msg=\"stopping failed\" error=\"{}\"", std::string(status.message()));
+          loop.stop();
+        });
+  });
+  loop.run();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  umask(077);
+  CLI::App app("The coordinator of PESC: keeps jobs and results, gives ranks to workers.");
+  DaemonSettings flags;
+  std::string config_file;
+  app.add_option("--listen", flags.listen,
+                 "ADDR:PORT to serve on (default 127.0.0.1:7341); TLS unless it is a loopback one");
+  app.add_option("--state", flags.state,
+                 "directory of its state, on a disk of this machine (default "
+                 "~/.local/state/pesc/coordinator)");
+  app.add_option("--config", config_file, "TOML file with the same settings; flags win");
+  app.add_option("--retention-days", flags.retention_days,
+                 "remove finished jobs after this many days (default 30)");
+  app.add_option("--retention-bytes", flags.retention_bytes,
+                 "remove the oldest finished jobs beyond this much output, e.g. 100GiB");
+  app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off");
+  app.add_flag("--drop-damaged", flags.drop_damaged,
+               "start although rows of the journal are damaged: removes those jobs");
+  app.set_version_flag("--version", "pesc-coordinator " PESC_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kBadUsage;
+  }
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("pesc"));
+  spdlog::set_pattern("time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
+
+  DaemonSettings settings = flags;
+  if (!config_file.empty()) {
+    auto file = pesc::coordinator::read_settings(config_file);
+    if (!file.ok()) return complain(file.status(), kBadUsage);
+    settings = merge(std::move(*file), flags);
+  }
+  auto config = understand(settings);
+  if (!config.ok()) return complain(config.status(), kBadUsage);
+  spdlog::set_level(spdlog::level::from_str(config->log_level));
+  return serve(*config);
+}

@@ -1,0 +1,218 @@
+#include "runtime/coordinator/shell/journal_rows.h"
+
+#include <zlib.h>
+
+#include <cstring>
+#include <utility>
+
+namespace pesc::coordinator {
+namespace {
+
+// The bytes a checksum covers: fixed-width little-endian numbers, texts with their length.
+class Bytes {
+ public:
+  Bytes& number(uint64_t value) {
+    for (int shift = 0; shift < 64; shift += 8) bytes_.push_back(char(value >> shift & 0xff));
+    return *this;
+  }
+  Bytes& text(std::string_view value) {
+    number(value.size());
+    bytes_.append(value);
+    return *this;
+  }
+  uint32_t crc() const {
+    return static_cast<uint32_t>(
+        crc32(0, reinterpret_cast<const unsigned char*>(bytes_.data()), uInt(bytes_.size())));
+  }
+  std::string take() { return std::move(bytes_); }
+
+ private:
+  std::string bytes_;
+};
+
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
+  uint64_t number() {
+    if (bytes_.size() < 8) {
+      good_ = false;
+      return 0;
+    }
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; --i) value = value << 8 | static_cast<unsigned char>(bytes_[i]);
+    bytes_.remove_prefix(8);
+    return value;
+  }
+  std::string text() {
+    const uint64_t size = number();
+    if (size > bytes_.size()) {
+      good_ = false;
+      return {};
+    }
+    std::string value(bytes_.substr(0, size));
+    bytes_.remove_prefix(size);
+    return value;
+  }
+  bool at_end() const { return bytes_.empty(); }
+  bool good() const { return good_; }
+
+ private:
+  std::string_view bytes_;
+  bool good_ = true;
+};
+
+std::vector<std::string> split_names(std::string_view joined) {
+  std::vector<std::string> names;
+  while (!joined.empty()) {
+    const size_t end = joined.find('\0');
+    names.emplace_back(joined.substr(0, end));
+    if (end == std::string_view::npos) break;
+    joined.remove_prefix(end + 1);
+  }
+  return names;
+}
+
+AttemptOutcome read_outcome(const Statement& row, int at) {
+  AttemptOutcome outcome;
+  outcome.reason = static_cast<EndReason>(row.integer(at));
+  outcome.exit_code = static_cast<int32_t>(row.integer(at + 1));
+  outcome.signal = static_cast<int32_t>(row.integer(at + 2));
+  outcome.refused_arguments = row.integer(at + 3) != 0;
+  outcome.detail = row.bytes(at + 4);
+  outcome.started_unix_ms = row.integer(at + 5);
+  outcome.duration_ms = row.u64(at + 6);
+  outcome.cpu_ms = row.u64(at + 7);
+  outcome.max_rss_bytes = row.u64(at + 8);
+  const std::string_view digest = row.bytes(at + 9);
+  if (digest.size() == outcome.output.digest.bytes.size()) {
+    std::memcpy(outcome.output.digest.bytes.data(), digest.data(), digest.size());
+  }
+  outcome.output.size_bytes = row.u64(at + 10);
+  outcome.uncollected = split_names(row.bytes(at + 11));
+  return outcome;
+}
+
+}  // namespace
+
+std::string join_names(const std::vector<std::string>& names) {
+  std::string joined;
+  for (const std::string& name : names) {
+    joined += name;
+    joined.push_back('\0');
+  }
+  return joined;
+}
+
+std::string_view output_bytes(const BlobRef& output) {
+  if (output.empty()) return {};
+  return {reinterpret_cast<const char*>(output.digest.bytes.data()), output.digest.bytes.size()};
+}
+
+uint32_t attempt_crc(const StoredAttempt& a) {
+  Bytes bytes;
+  const AttemptRow& row = a.row;
+  bytes.number(row.key.job.value).number(row.key.rank).number(row.key.attempt);
+  bytes.number(row.worker.value).number(a.leased_seq).number(a.ended_seq);
+  if (a.ended_seq == 0) return bytes.crc();
+  const AttemptOutcome& o = row.outcome;
+  bytes.number(row.final).number(uint64_t(row.state)).number(uint64_t(o.reason));
+  bytes.number(uint64_t(int64_t{o.exit_code})).number(uint64_t(int64_t{o.signal}));
+  bytes.number(o.refused_arguments).text(o.detail).number(uint64_t(o.started_unix_ms));
+  bytes.number(o.duration_ms).number(o.cpu_ms).number(o.max_rss_bytes);
+  bytes.text(output_bytes(o.output)).number(o.output.size_bytes).text(join_names(o.uncollected));
+  return bytes.crc();
+}
+
+StoredAttempt read_attempt(const Statement& row, int at, bool* intact) {
+  StoredAttempt a;
+  a.row.key = {JobId{row.u64(at)}, uint32_t(row.integer(at + 1)), uint32_t(row.integer(at + 2))};
+  a.row.worker = WorkerId{row.u64(at + 3)};
+  a.leased_seq = row.u64(at + 4);
+  a.ended_seq = row.u64(at + 5);
+  a.row.ended = a.ended_seq != 0;
+  if (a.row.ended) {
+    a.row.final = row.integer(at + 6) != 0;
+    a.row.state = static_cast<RankState>(row.integer(at + 7));
+    a.row.outcome = read_outcome(row, at + 8);
+  }
+  if (intact != nullptr) *intact = attempt_crc(a) == static_cast<uint32_t>(row.integer(at + 20));
+  return a;
+}
+
+uint32_t job_crc(JobId id, uint64_t seq, std::string_view owner, std::string_view spec,
+                 int64_t submitted) {
+  Bytes bytes;
+  bytes.number(id.value).number(seq).text(owner).text(spec).number(uint64_t(submitted));
+  return bytes.crc();
+}
+
+uint32_t worker_crc(WorkerId id, std::string_view name, std::string_view room) {
+  Bytes bytes;
+  return bytes.number(id.value).text(name).text(room).crc();
+}
+
+uint32_t job_event_crc(JobId job, uint64_t seq, JobEventKind kind, std::string_view payload) {
+  Bytes bytes;
+  return bytes.number(job.value).number(seq).number(uint64_t(kind)).text(payload).crc();
+}
+
+std::string encode(const RanksCancelled& record) {
+  return Bytes().number(record.first).number(record.last).take();
+}
+std::string encode(const JobStopped& record) {
+  return Bytes().number(record.by_user).text(record.detail).take();
+}
+std::string encode(const JobFinished& record) {
+  return Bytes().number(uint64_t(record.state)).number(uint64_t(record.unix_ms)).take();
+}
+// Ranges: a retry of a large job reopens long runs of ranks.
+std::string encode(const RanksReopened& record) {
+  Bytes bytes;
+  for (size_t i = 0; i < record.ranks.size();) {
+    size_t end = i + 1;
+    while (end < record.ranks.size() && record.ranks[end] == record.ranks[end - 1] + 1) ++end;
+    bytes.number(record.ranks[i]).number(record.ranks[end - 1]);
+    i = end;
+  }
+  return bytes.take();
+}
+
+absl::StatusOr<Record> decode_job_event(JobId job, JobEventKind kind, std::string_view payload) {
+  Reader reader(payload);
+  Record record;
+  switch (kind) {
+    case JobEventKind::ranks_cancelled: {
+      const auto first = uint32_t(reader.number());
+      record = RanksCancelled{job, first, uint32_t(reader.number())};
+      break;
+    }
+    case JobEventKind::stopped: {
+      const bool by_user = reader.number() != 0;
+      record = JobStopped{job, by_user, reader.text()};
+      break;
+    }
+    case JobEventKind::finished: {
+      const auto state = static_cast<JobState>(reader.number());
+      record = JobFinished{job, state, int64_t(reader.number())};
+      break;
+    }
+    case JobEventKind::reopened: {
+      RanksReopened reopened{job, {}};
+      while (!reader.at_end() && reader.good()) {
+        const uint64_t first = reader.number(), last = reader.number();
+        if (!reader.good() || last >= kMaxRepetitions || first > last) {
+          return absl::DataLossError("a damaged list of ranks");
+        }
+        for (uint64_t rank = first; rank <= last; ++rank) reopened.ranks.push_back(uint32_t(rank));
+      }
+      record = std::move(reopened);
+      break;
+    }
+    default:
+      return absl::DataLossError("an unknown kind of row");
+  }
+  if (!reader.good() || !reader.at_end()) return absl::DataLossError("a damaged payload");
+  return record;
+}
+
+}  // namespace pesc::coordinator

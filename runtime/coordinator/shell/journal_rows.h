@@ -1,0 +1,45 @@
+// Rows of the journal: columns, checksums, payloads. Shared by the writer and the reader.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/coordinator/core/core.h"
+#include "runtime/coordinator/shell/journal.h"
+#include "runtime/coordinator/shell/sqlite.h"
+
+namespace pesc::coordinator {
+
+// The columns of `attempts` in the order that read_attempt expects.
+#define PESC_ATTEMPT_COLUMNS                                                          \
+  "job,rank,attempt,worker,leased_seq,ended_seq,final,state,reason,exit_code,signal," \
+  "refused,detail,started,duration,cpu,rss,output,output_size,uncollected,crc"
+
+struct StoredAttempt {
+  AttemptRow row;
+  uint64_t leased_seq = 0;
+  uint64_t ended_seq = 0;  // 0: not ended
+};
+
+StoredAttempt read_attempt(const Statement& statement, int first_column, bool* intact);
+uint32_t attempt_crc(const StoredAttempt& attempt);
+std::string join_names(const std::vector<std::string>& names);
+std::string_view output_bytes(const BlobRef& output);
+
+uint32_t job_crc(JobId id, uint64_t seq, std::string_view owner, std::string_view spec,
+                 int64_t submitted);
+uint32_t worker_crc(WorkerId id, std::string_view name, std::string_view room);
+
+// Records of a job that are neither JobAdded nor attempts.
+enum class JobEventKind : int { ranks_cancelled = 1, stopped = 2, finished = 3, reopened = 4 };
+uint32_t job_event_crc(JobId job, uint64_t seq, JobEventKind kind, std::string_view payload);
+std::string encode(const RanksCancelled& record);
+std::string encode(const JobStopped& record);
+std::string encode(const JobFinished& record);
+std::string encode(const RanksReopened& record);
+absl::StatusOr<Record> decode_job_event(JobId job, JobEventKind kind, std::string_view payload);
+
+}  // namespace pesc::coordinator

@@ -1,0 +1,135 @@
+#include "runtime/coordinator/shell/messages.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "protocol/codec.h"
+
+namespace pesc::coordinator {
+namespace {
+
+constexpr size_t kMaxNameBytes = 255;
+constexpr size_t kMaxTextBytes = 4096;
+constexpr size_t kMaxWarnings = 32;
+
+absl::Status too_long(std::string_view what) {
+  return absl::InvalidArgumentError("the worker's " + std::string(what) + " is too long");
+}
+
+std::string signal_name(int signal) {
+  const char* name = sigabbrev_np(signal);
+  return name == nullptr ? std::to_string(signal)
+                         : std::to_string(signal) + " (SIG" + std::string(name) + ")";
+}
+
+}  // namespace
+
+void encode_status(protocol::JobStatus::Builder out, const JobView& job) {
+  out.setId(job.id.value);
+  out.setName(protocol::as_data(job.spec->name));
+  out.setOwner(job.owner);
+  out.setState(static_cast<uint8_t>(job.state));
+  out.setRepetitions(job.spec->repetitions);
+  out.setWaiting(job.counts.waiting);
+  out.setRunning(job.counts.running);
+  out.setSucceeded(job.counts.succeeded);
+  out.setFailed(job.counts.failed);
+  out.setCancelled(job.counts.cancelled);
+  out.setSubmittedUnixMs(job.submitted_unix_ms);
+  out.setFinishedUnixMs(job.finished_unix_ms);
+  out.setRevision(job.revision);
+  out.setCommitted(job.committed);
+  out.setDetail(protocol::as_data(job.detail));
+}
+
+const AttemptRow* speaker(const RankRow& row, RankState state) {
+  const bool decided = state == RankState::succeeded || state == RankState::failed;
+  if (decided && row.decided) return &*row.decided;
+  return row.latest ? &*row.latest : nullptr;
+}
+
+void encode_rank(protocol::RankInfo::Builder out, const RankRow& row, RankState state,
+                 uint32_t attempts, std::string_view worker_name) {
+  out.setRank(row.rank);
+  out.setState(static_cast<uint8_t>(state));
+  out.setAttempts(attempts);
+  const AttemptRow* attempt = speaker(row, state);
+  if (attempt != nullptr) {
+    out.setWorker(protocol::as_data(worker_name));
+    protocol::encode(out.initOutcome(), attempt->outcome);
+  } else if (state == RankState::cancelled) {
+    AttemptOutcome outcome;
+    outcome.reason = EndReason::cancelled;
+    outcome.exit_code = -1;
+    protocol::encode(out.initOutcome(), outcome);
+  }
+}
+
+absl::StatusOr<WorkerInfo> decode_worker_info(protocol::WorkerInfo::Reader in) {
+  WorkerInfo info;
+  info.id = WorkerId{in.getId()};
+  info.name = protocol::as_view(in.getName());
+  info.room = protocol::as_view(in.getRoom());
+  info.cpus_milli = in.getCpusMilli();
+  info.memory_bytes = in.getMemoryBytes();
+  info.advertise = in.getAdvertise().cStr();
+  info.software = in.getSoftware().cStr();
+  info.machine = in.getMachine().cStr();
+  if (info.id.value == 0) return absl::InvalidArgumentError("a worker without an id");
+  if (info.name.empty()) info.name = to_string(info.id);
+  if (info.name.size() > kMaxNameBytes) return too_long("name");
+  if (info.room.size() > kMaxNameBytes) return too_long("room");
+  if (info.advertise.size() > kMaxNameBytes) return too_long("advertised address");
+  if (info.software.size() > kMaxTextBytes) return too_long("software version");
+  if (info.machine.size() > kMaxTextBytes) return too_long("machine");
+  if (info.cpus_milli == 0 || info.cpus_milli > kMaxCpusMilli) {
+    return absl::InvalidArgumentError("a worker offers between 0.001 and 100,000 cpus, not " +
+                                      std::to_string(info.cpus_milli) + "/1000");
+  }
+  for (const auto warning : in.getWarnings()) {
+    if (info.warnings.size() >= kMaxWarnings) break;
+    info.warnings.emplace_back(warning.cStr(), std::min(warning.size(), kMaxTextBytes));
+  }
+  return info;
+}
+
+std::string failure_line(const AttemptOutcome& outcome) {
+  std::string line;
+  switch (outcome.reason) {
+    case EndReason::exit_code:
+      line = "exit code " + std::to_string(outcome.exit_code);
+      break;
+    case EndReason::signal:
+      line = "killed by signal " + signal_name(outcome.signal);
+      break;
+    case EndReason::cannot_start:
+      line = "the program cannot start";
+      break;
+    case EndReason::time_limit:
+      line = "it ran past the time limit";
+      break;
+    case EndReason::output_limit:
+      line = "it wrote more output than the job's limit";
+      break;
+    case EndReason::out_of_memory:
+      line = "out of memory";
+      break;
+    case EndReason::inputs_unavailable:
+      line = "its inputs could not be had";
+      break;
+    case EndReason::disk_full:
+      line = "the worker's disk is full";
+      break;
+    case EndReason::worker_lost:
+      line = "its worker was lost";
+      break;
+    default:
+      line = std::string(to_string(outcome.reason));
+      break;
+  }
+  if (!outcome.detail.empty()) line += ": " + outcome.detail;
+  return line;
+}
+
+}  // namespace pesc::coordinator

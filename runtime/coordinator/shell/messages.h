@@ -1,0 +1,29 @@
+// What the core shows, in the messages of the protocol.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "pesc.capnp.h"
+#include "runtime/coordinator/core/core.h"
+#include "runtime/coordinator/shell/journal.h"
+
+namespace pesc::coordinator {
+
+void encode_status(protocol::JobStatus::Builder out, const JobView& job);
+
+// `state` and `attempts` are the core's word; the row is what the journal knows of the attempts.
+void encode_rank(protocol::RankInfo::Builder out, const RankRow& row, RankState state,
+                 uint32_t attempts, std::string_view worker_name);
+// The attempt that speaks for the rank: the one that decided it, or else the latest.
+const AttemptRow* speaker(const RankRow& row, RankState state);
+
+absl::StatusOr<WorkerInfo> decode_worker_info(protocol::WorkerInfo::Reader in);
+
+// "exit code 3: Segmentation …": one line for `pesc why`.
+std::string failure_line(const AttemptOutcome& outcome);
+
+}  // namespace pesc::coordinator

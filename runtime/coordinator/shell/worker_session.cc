@@ -1,0 +1,271 @@
+// The RPC front for workers: sessions come and go, results are taken into the store before the core
+// hears of them.
+#include <kj/async.h>
+#include <spdlog/spdlog.h>
+
+#include <set>
+#include <utility>
+
+#include "protocol/codec.h"
+#include "runtime/coordinator/shell/clock.h"
+#include "runtime/coordinator/shell/messages.h"
+#include "runtime/coordinator/shell/promises.h"
+#include "runtime/coordinator/shell/service.h"
+
+namespace pesc::coordinator {
+namespace {
+
+constexpr size_t kMaxHolding = 1'000'000;
+constexpr size_t kMaxProgressText = 1'000;
+
+template <typename T>
+T value_or_throw(absl::StatusOr<T> value) {
+  rpc::throw_if_error(value.status());
+  return std::move(*value);
+}
+
+void encode_stops(capnp::List<protocol::StopRequest>::Builder out,
+                  const std::vector<StopRequest>& stops) {
+  for (unsigned i = 0; i < stops.size(); ++i) {
+    protocol::encode(out[i], protocol::Stop{stops[i].key, stops[i].reason});
+  }
+}
+
+class WorkerSessionServer final : public protocol::WorkerSession::Server,
+                                  public WorkerLink,
+                                  private kj::TaskSet::ErrorHandler {
+ public:
+  WorkerSessionServer(std::shared_ptr<Service> service, std::string peer_address)
+      : service_(std::move(service)),
+        peer_address_(std::move(peer_address)),
+        hold_(service_->new_hold()),
+        tasks_(*this) {}
+
+  ~WorkerSessionServer() noexcept override { close("the connection is gone"); }
+
+  kj::Promise<void> attach(AttachContext context) override;
+  kj::Promise<void> report(ReportContext context) override;
+  kj::Promise<void> blobs(BlobsContext context) override {
+    context.getResults().setBlobs(make_blobs(service_, hold_));
+    return kj::READY_NOW;
+  }
+
+  void update(SendUpdate update) override;
+  void close(const std::string& reason) override;
+  kj::Promise<std::pair<std::string, bool>> read_log(const AttemptKey& key, uint8_t stream,
+                                                     uint64_t offset, uint32_t max_bytes) override;
+  TimeMs last_heard() const override { return last_heard_; }
+  const std::string& peer_address() const override { return peer_address_; }
+
+ private:
+  void taskFailed(kj::Exception&& exception) override {
+    close("it cannot be reached: " + std::string(rpc::to_status(exception).message()));
+  }
+  void check_open() const;
+  void attached();
+  void send(const SendUpdate& update);
+  kj::Promise<void> take_report(ReportContext context);
+  FinishedAttempt take_result(protocol::FinishedAttempt::Reader in);
+
+  std::shared_ptr<Service> service_;
+  std::string peer_address_;
+  std::shared_ptr<BlobHold> hold_;
+  kj::Maybe<protocol::WorkerSink::Client> sink_;
+  std::string name_;
+  uint64_t session_ = 0;       // 0: not attached
+  bool answered_ = false;      // the worker has been told that it is attached
+  std::string closed_reason_;  // empty: open
+  TimeMs last_heard_ = 0;
+  std::vector<SendUpdate> held_back_;  // until it has been told
+  std::set<JobId> known_jobs_;         // whose specification the worker has been sent
+  kj::TaskSet tasks_;
+};
+
+void WorkerSessionServer::check_open() const {
+  rpc::throw_if_error(service_->open_status());
+  if (!closed_reason_.empty()) {
+    rpc::throw_if_error(
+        absl::UnavailableError("this session is over: " + closed_reason_ + "; connect again"));
+  }
+}
+
+kj::Promise<void> WorkerSessionServer::attach(AttachContext context) {
+  check_open();
+  if (session_ != 0) {
+    rpc::throw_if_error(absl::FailedPreconditionError("this session is attached already"));
+  }
+  const auto params = context.getParams();
+  WorkerAttached event;
+  event.info = value_or_throw(decode_worker_info(params.getInfo()));
+  event.holding = value_or_throw(protocol::decode_list(params.getHolding(), kMaxHolding));
+  if (!params.hasSink()) rpc::throw_if_error(absl::InvalidArgumentError("attach without a sink"));
+  sink_ = params.getSink();
+  context.releaseParams();
+  name_ = event.info.name;
+  last_heard_ = boottime_ms();
+  session_ = service_->open_worker(this);
+  event.session = session_;
+  event.unix_ms = unix_ms();
+  return service_->ask<AnswerAttach>(std::move(event))
+      .then(
+          [this, context](AnswerAttach answer) mutable {
+            if (!answer.status.ok()) close(std::string(answer.status.message()));
+            rpc::throw_if_error(answer.status);
+            check_open();
+            auto results = context.getResults();
+            results.setLeaseMs(service_->options().core.lease_ms);
+            results.setHeartbeatMs(service_->options().core.heartbeat_ms);
+            encode_stops(results.initStop(answer.stop.size()), answer.stop);
+            spdlog::info("msg=\"worker attached\" worker=\"{}\" address={} session={}", name_,
+                         peer_address_, session_);
+            // Leases follow the answer: a worker knows that it is attached before it is given any.
+            tasks_.add(kj::evalLast([this] { attached(); }));
+          },
+          [this](kj::Exception&& exception) {
+            close(std::string(rpc::to_status(exception).message()));
+            kj::throwFatalException(kj::mv(exception));
+          });
+}
+
+void WorkerSessionServer::attached() {
+  answered_ = true;
+  for (const SendUpdate& update : std::exchange(held_back_, {})) send(update);
+}
+
+void WorkerSessionServer::update(SendUpdate update) {
+  if (!closed_reason_.empty()) return;
+  if (answered_) {
+    send(update);
+  } else {
+    held_back_.push_back(std::move(update));
+  }
+}
+
+// Not waited for: updates are pipelined, and numbered, and the next report says which were seen.
+void WorkerSessionServer::send(const SendUpdate& update) {
+  KJ_IF_MAYBE (sink, sink_) {
+    auto request = sink->updateRequest();
+    request.setNumber(update.number);
+    auto leases = request.initLeases(update.leases.size());
+    for (unsigned i = 0; i < update.leases.size(); ++i) {
+      const LeaseGrant& grant = update.leases[i];
+      protocol::encode(leases[i].initKey(), grant.key);
+      const bool first = known_jobs_.insert(grant.key.job).second;
+      leases[i].setHasSpec(first);
+      if (first) protocol::encode(leases[i].initSpec(), *grant.spec);
+    }
+    encode_stops(request.initStop(update.stop.size()), update.stop);
+    tasks_.add(request.send().ignoreResult());
+  }
+}
+
+void WorkerSessionServer::close(const std::string& reason) {
+  if (!closed_reason_.empty()) return;
+  closed_reason_ = reason;
+  held_back_.clear();
+  sink_ = nullptr;
+  if (session_ == 0) return;
+  spdlog::info("msg=\"worker detached\" worker=\"{}\" session={} reason=\"{}\"", name_, session_,
+               reason);
+  service_->close_worker(session_);
+  service_->post(WorkerDetached{session_});
+}
+
+kj::Promise<void> WorkerSessionServer::report(ReportContext context) {
+  check_open();
+  if (session_ == 0) {
+    rpc::throw_if_error(absl::FailedPreconditionError("a worker attaches before it reports"));
+  }
+  last_heard_ = boottime_ms();
+  if (service_->erasing() && context.getParams().getFinished().size() > 0) {
+    return service_->no_erasing().then([this, context] { return take_report(context); });
+  }
+  return take_report(context);
+}
+
+kj::Promise<void> WorkerSessionServer::take_report(ReportContext context) {
+  check_open();
+  const auto params = context.getParams();
+  WorkerReported event;
+  event.session = session_;
+  event.last_update = params.getLastUpdate();
+  event.unix_ms = unix_ms();
+  event.holding = value_or_throw(protocol::decode_list(params.getHolding(), kMaxHolding));
+  for (const auto finished : params.getFinished()) {
+    event.finished.push_back(take_result(finished));
+  }
+  for (const auto in : params.getProgress()) {
+    AttemptProgress progress;
+    progress.key = value_or_throw(protocol::decode(in.getKey()));
+    progress.fraction = in.getFraction();
+    if (!(progress.fraction >= 0 && progress.fraction <= 1)) continue;  // NaN too
+    progress.text = protocol::as_view(in.getText()).substr(0, kMaxProgressText);
+    event.progress.push_back(std::move(progress));
+  }
+  context.releaseParams();
+  return service_->ask<AnswerReport>(std::move(event)).then([context](AnswerReport answer) mutable {
+    rpc::throw_if_error(answer.status);
+    auto results = context.getResults();
+    protocol::encode_list(results.initAcknowledged(answer.acknowledged.size()),
+                          answer.acknowledged);
+    encode_stops(results.initStop(answer.stop.size()), answer.stop);
+  });
+}
+
+// The output a result names is in the store when this returns.
+FinishedAttempt WorkerSessionServer::take_result(protocol::FinishedAttempt::Reader in) {
+  FinishedAttempt finished;
+  finished.key = value_or_throw(protocol::decode(in.getKey()));
+  finished.outcome = value_or_throw(protocol::decode(in.getOutcome()));
+  const BlobRef& output = finished.outcome.output;
+  const std::string_view bytes = protocol::as_view(in.getInlineOutput());
+  auto refuse = [&](const std::string& why) {
+    rpc::throw_if_error(
+        absl::InvalidArgumentError("the output of " + to_string(finished.key) + " " + why));
+  };
+  if (bytes.size() > kMaxInlineBytes) refuse("is too large to come inline: upload it");
+  if (!bytes.empty()) {
+    const absl::StatusOr<BlobRef> stored = service_->store().put(bytes);
+    if (stored.status().code() == absl::StatusCode::kResourceExhausted) {
+      rpc::throw_if_error(absl::ResourceExhaustedError(
+          "the coordinator's disk is full: " + std::string(stored.status().message()) +
+          "; free space there, the result is sent again by itself"));
+    }
+    rpc::throw_if_error(stored.status());
+    if (*stored != output) refuse("does not match its digest");
+    service_->touched(stored->digest);
+  } else if (!output.empty()) {
+    if (service_->store().size_bytes(output.digest) != output.size_bytes) {
+      refuse("(blob " + to_hex(output.digest) + ") is not in the store: upload it first");
+    }
+    service_->touched(output.digest);
+  }
+  return finished;
+}
+
+kj::Promise<std::pair<std::string, bool>> WorkerSessionServer::read_log(const AttemptKey& key,
+                                                                        uint8_t stream,
+                                                                        uint64_t offset,
+                                                                        uint32_t max_bytes) {
+  KJ_IF_MAYBE (sink, sink_) {
+    auto request = sink->readLogRequest();
+    protocol::encode(request.initKey(), key);
+    request.setStream(stream);
+    request.setOffset(offset);
+    request.setMaxBytes(max_bytes);
+    return request.send().then([](auto response) {
+      return std::make_pair(std::string(protocol::as_view(response.getData())),
+                            response.getRunning());
+    });
+  }
+  return std::make_pair(std::string(), true);
+}
+
+}  // namespace
+
+protocol::WorkerSession::Client make_worker_session(std::shared_ptr<Service> service,
+                                                    std::string peer_address) {
+  return kj::heap<WorkerSessionServer>(std::move(service), std::move(peer_address));
+}
+
+}  // namespace pesc::coordinator
