@@ -14,6 +14,9 @@
 #include "pesc/result.h"
 
 namespace pesc {
+namespace client {
+class Session;
+}
 
 /// Runs a function somewhere: pass one that posts to your own event loop to get callbacks there.
 using Executor = std::function<void(std::function<void()>)>;
@@ -38,6 +41,10 @@ class JobHandle {
   /// The next rank that reaches its final state, in that order; nothing when there are no more.
   /// One iteration per handle object (copies iterate on their own).
   absl::StatusOr<std::optional<RankResult>> next_result();
+
+  /// All ranks in rank order as they stand.
+  absl::StatusOr<std::vector<RankResult>> ranks() const;
+  absl::StatusOr<RankResult> rank(uint32_t rank) const;  ///< OutOfRange: no such rank
 
   /// Standard output (or error) of a rank as far as it is written, running or finished, from a
   /// byte offset on. Empty: nothing there yet.
@@ -106,6 +113,8 @@ class Client {
 
   struct State;
   explicit Client(std::shared_ptr<State> state);
+  /// The connection itself, for PESC's own tools.
+  const std::shared_ptr<client::Session>& session() const;
 
  private:
   std::shared_ptr<State> state_;

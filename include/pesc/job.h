@@ -29,8 +29,11 @@ struct Job {
   /// The program. A name without '/' is found on the worker's PATH and does not travel; anything
   /// else is a file that travels with the job.
   std::string program;
+  /// False: the program does not travel although it is named by a path: it is in one of the files
+  /// or archives (a relative path, below app_dir) or already on the workers (an absolute one).
+  bool send_program = true;
   /// Its own arguments. `{rank}`, `{world_size}`, `{app_dir}`, `{checkpoint_dir}`, `{output_dir}`,
-  /// `{seed}`, `{master_addr}`, `{master_port}` and `{parameters[i]}` are replaced; `{{`, `}}` escape.
+  /// `{seed}`, `{master_addr}`, `{master_port}`, `{parameters[i]}` and `{parameters[rank]}` are replaced; `{{`, `}}` escape.
   std::vector<std::string> arguments;
   uint32_t repetitions = 1;             ///< ranks 0 … repetitions-1; 1 to 100,000,000
   std::vector<std::string> parameters;  ///< values every rank is given

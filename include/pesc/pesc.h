@@ -4,3 +4,4 @@
 #include "pesc/client.h"
 #include "pesc/job.h"
 #include "pesc/result.h"
+#include "pesc/version.h"

@@ -80,6 +80,8 @@ absl::StatusOr<LocalCluster> LocalCluster::start(const LocalOptions& options) {
   return LocalCluster(*std::move(client));
 }
 
+const std::shared_ptr<Session>& Client::session() const { return state_->session; }
+
 bool Client::embedded() const { return state_->session->embedded(); }
 
 absl::StatusOr<JobHandle> Client::submit(const Job& job, const std::string& id_text) {
@@ -92,7 +94,7 @@ absl::StatusOr<JobHandle> Client::submit(const Job& job, const std::string& id_t
   status = state_->session->call_void([&](UserSession& user) {
     auto request = user.submitRequest();
     request.setId(id->value);
-    protocol::encode(prepared->spec, request.initSpec());
+    protocol::encode(request.initSpec(), prepared->spec);
     return request.send().ignoreResult();
   });
   if (!status.ok()) return status;

@@ -256,6 +256,26 @@ absl::StatusOr<std::vector<FinalRank>> read_ranks(Session& session, JobId id, ui
   });
 }
 
+absl::StatusOr<std::vector<RankResult>> read_all_ranks(Session& session, JobId id) {
+  std::vector<RankResult> out;
+  for (;;) {
+    uint32_t first = out.empty() ? 0 : out.back().rank + 1;
+    auto page = read_ranks(session, id, first, 1'000);
+    if (!page.ok()) return page.status();
+    if (page->empty()) return out;
+    for (FinalRank& rank : *page) out.push_back(std::move(rank.result));
+  }
+}
+
+absl::StatusOr<FinalRank> read_rank(Session& session, JobId id, uint32_t rank) {
+  absl::StatusOr<std::vector<FinalRank>> ranks = read_ranks(session, id, rank, 1);
+  if (!ranks.ok()) return ranks.status();
+  if (ranks->empty() || ranks->front().result.rank != rank) {
+    return absl::OutOfRangeError("job " + to_string(id) + " has no rank " + std::to_string(rank));
+  }
+  return std::move(ranks->front());
+}
+
 absl::StatusOr<FetchReport> fetch(const std::shared_ptr<Session>& session, JobId id,
                                   const std::string& directory, const SaveOptions& options) {
   absl::Status status = claim_directory(directory, to_string(id), options);
@@ -269,27 +289,17 @@ const JobStatus& JobResult::status() const { return state_->status; }
 bool JobResult::succeeded() const { return state_->status.state == pesc::State::succeeded; }
 
 absl::StatusOr<std::vector<RankResult>> JobResult::ranks() const {
-  std::vector<RankResult> out;
-  for (;;) {
-    uint32_t first = out.empty() ? 0 : out.back().rank + 1;
-    auto page = client::read_ranks(*state_->session, state_->id, first, 1'000);
-    if (!page.ok()) return page.status();
-    if (page->empty()) return out;
-    for (client::FinalRank& rank : *page) out.push_back(std::move(rank.result));
-  }
+  return client::read_all_ranks(*state_->session, state_->id);
 }
 
 absl::StatusOr<std::string> JobResult::output(uint32_t rank) const {
-  auto ranks = client::read_ranks(*state_->session, state_->id, rank, 1);
-  if (!ranks.ok()) return ranks.status();
-  if (ranks->empty() || ranks->front().result.rank != rank) {
-    return absl::OutOfRangeError("the job has no rank " + std::to_string(rank));
-  }
-  const BlobRef& output = ranks->front().output;
-  if (output.empty()) {
+  absl::StatusOr<client::FinalRank> info = client::read_rank(*state_->session, state_->id, rank);
+  if (!info.ok()) return info.status();
+  if (info->output.empty()) {
     return absl::NotFoundError("rank " + std::to_string(rank) + " left no output");
   }
-  return blob::read_member(client::download(state_->session, output), "output.txt", UINT64_MAX);
+  return blob::read_member(client::download(state_->session, info->output), "output.txt",
+                           UINT64_MAX);
 }
 
 absl::Status JobResult::save(const std::string& directory, const SaveOptions& options) const {

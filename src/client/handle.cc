@@ -247,13 +247,9 @@ absl::StatusOr<std::optional<RankResult>> JobHandle::next_result() {
 absl::StatusOr<std::string> JobHandle::read_output(uint32_t rank, uint64_t offset,
                                                    bool standard_error) const {
   JobId id = state_->id;
-  absl::StatusOr<std::vector<FinalRank>> ranks = client::read_ranks(*state_->session, id, rank, 1);
-  if (!ranks.ok()) return ranks.status();
-  if (ranks->empty() || ranks->front().result.rank != rank) {
-    return absl::OutOfRangeError("the job has no rank " + std::to_string(rank));
-  }
-  const FinalRank& info = ranks->front();
-  if (info.result.state == pesc::State::running) {
+  absl::StatusOr<FinalRank> info = client::read_rank(*state_->session, id, rank);
+  if (!info.ok()) return info.status();
+  if (info->result.state == pesc::State::running) {
     auto live = state_->session->call<std::pair<std::string, bool>>([&](UserSession& user) {
       auto request = user.readLogRequest();
       request.setId(id.value);
@@ -272,13 +268,23 @@ absl::StatusOr<std::string> JobHandle::read_output(uint32_t rank, uint64_t offse
     if (!live.ok()) return live.status();
     return live->first;
   }
-  if (info.output.empty()) return std::string();
+  if (info->output.empty()) return std::string();
   absl::StatusOr<std::string> whole =
-      blob::read_member(client::download(state_->session, info.output),
+      blob::read_member(client::download(state_->session, info->output),
                         standard_error ? "stderr.txt" : "output.txt", UINT64_MAX);
   if (whole.status().code() == absl::StatusCode::kNotFound) return std::string();
   if (!whole.ok()) return whole.status();
   return offset < whole->size() ? whole->substr(offset) : std::string();
+}
+
+absl::StatusOr<std::vector<RankResult>> JobHandle::ranks() const {
+  return client::read_all_ranks(*state_->session, state_->id);
+}
+
+absl::StatusOr<RankResult> JobHandle::rank(uint32_t rank) const {
+  absl::StatusOr<FinalRank> info = client::read_rank(*state_->session, state_->id, rank);
+  if (!info.ok()) return info.status();
+  return std::move(info->result);
 }
 
 absl::Status JobHandle::cancel() {

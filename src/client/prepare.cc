@@ -8,8 +8,8 @@
 #include <set>
 
 #include "absl/status/status.h"
+#include "blob/hash.h"
 #include "blob/pack.h"
-#include "blob/store.h"
 
 namespace pesc::client {
 namespace {
@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 
 absl::Status refuse(const std::string& message) { return absl::InvalidArgumentError(message); }
 
-std::string quoted(const std::string& text) { return "'" + text + "'"; }
+std::string in_quotes(const std::string& text) { return "'" + text + "'"; }
 
 // Files appear in app_dir at the relative path they were given; one given by an absolute path, or
 // by one that leaves the directory, has no such place and goes by its own name.
@@ -80,21 +80,21 @@ class Preparation {
   }
 
   absl::Status program() {
-    if (job_.program.find('/') == std::string::npos) {
+    if (!job_.send_program || job_.program.find('/') == std::string::npos) {
       out_.spec.program = job_.program;
       return absl::OkStatus();
     }
     struct stat info {};
     if (stat(job_.program.c_str(), &info) != 0) {
-      return absl::NotFoundError("the program " + quoted(job_.program) +
+      return absl::NotFoundError("the program " + in_quotes(job_.program) +
                                  " cannot be read: " + strerror(errno));
     }
     if (S_ISDIR(info.st_mode)) {
-      return refuse("the program " + quoted(job_.program) + " is a directory; name the file in it");
+      return refuse("the program " + in_quotes(job_.program) + " is a directory; name the file in it");
     }
-    if (!S_ISREG(info.st_mode)) return refuse("the program " + quoted(job_.program) + " is no file");
+    if (!S_ISREG(info.st_mode)) return refuse("the program " + in_quotes(job_.program) + " is no file");
     if ((info.st_mode & 0111) == 0) {
-      return refuse("the program " + quoted(job_.program) +
+      return refuse("the program " + in_quotes(job_.program) +
                     " is not executable: chmod +x it, or name its interpreter as the program "
                     "(python3 script.py)");
     }
@@ -106,14 +106,14 @@ class Preparation {
     struct stat info {};
     if (path.empty()) return refuse("an empty file name was given");
     if (stat(path.c_str(), &info) != 0) {
-      return absl::NotFoundError("the file " + quoted(path) + " cannot be read: " + strerror(errno));
+      return absl::NotFoundError("the file " + in_quotes(path) + " cannot be read: " + strerror(errno));
     }
     if (!S_ISDIR(info.st_mode)) return add_file(path, place_of(path), kind, info.st_mode);
     if (kind == FileKind::archive) {
-      return refuse(quoted(path) + " is a directory, not an archive: give it as a file (--file)");
+      return refuse(in_quotes(path) + " is a directory, not an archive: give it as a file (--file)");
     }
     if (kind == FileKind::shared_file) {
-      return refuse(quoted(path) + " is a directory: give its files one by one as shared files");
+      return refuse(in_quotes(path) + " is a directory: give its files one by one as shared files");
     }
     std::string place = place_of(path);
     if (place == "." || place.empty()) place.clear();
@@ -123,15 +123,15 @@ class Preparation {
   absl::Status add_directory(const fs::path& path, const std::string& place) {
     std::error_code error;
     fs::path real = fs::canonical(path, error);
-    if (error) return refuse("the directory " + quoted(path.string()) + ": " + error.message());
+    if (error) return refuse("the directory " + in_quotes(path.string()) + ": " + error.message());
     if (!ancestors_.insert(real).second) {
-      return refuse("the directory " + quoted(path.string()) + " contains itself through a link");
+      return refuse("the directory " + in_quotes(path.string()) + " contains itself through a link");
     }
     std::set<fs::path> names;  // sorted: the same directory always makes the same job
     for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
       names.insert(it->path().filename());
     }
-    if (error) return refuse("the directory " + quoted(path.string()) + ": " + error.message());
+    if (error) return refuse("the directory " + in_quotes(path.string()) + ": " + error.message());
     if (names.empty() && !place.empty()) {
       out_.spec.files.push_back({place, FileKind::directory, {}, 0755});
     }
@@ -139,7 +139,7 @@ class Preparation {
       std::string below = place.empty() ? name.string() : place + "/" + name.string();
       struct stat info {};
       if (stat((path / name).c_str(), &info) != 0) {
-        return absl::NotFoundError("the file " + quoted((path / name).string()) +
+        return absl::NotFoundError("the file " + in_quotes((path / name).string()) +
                                    " cannot be read: " + strerror(errno));
       }
       absl::Status status = S_ISDIR(info.st_mode)
@@ -154,7 +154,7 @@ class Preparation {
   absl::Status add_file(const fs::path& path, const std::string& place, FileKind kind,
                         uint32_t mode) {
     if (!S_ISREG(mode)) {
-      return refuse(quoted(path.string()) + " is neither a file nor a directory");
+      return refuse(in_quotes(path.string()) + " is neither a file nor a directory");
     }
     absl::StatusOr<std::string> normal = normalise_relative_path(place);
     if (!normal.ok()) return normal.status();
@@ -164,7 +164,7 @@ class Preparation {
     auto [known, fresh] = placed_.try_emplace(*normal, file);
     if (!fresh) {
       if (known->second == file) return absl::OkStatus();
-      return refuse("two different files would be " + quoted(*normal) +
+      return refuse("two different files would be " + in_quotes(*normal) +
                     " in the rank's directory; rename one");
     }
     if (kind == FileKind::archive) {

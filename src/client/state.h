@@ -34,6 +34,9 @@ namespace client {
 
 absl::StatusOr<std::vector<FinalRank>> read_ranks(Session& session, JobId id, uint32_t first,
                                                   uint32_t max);
+absl::StatusOr<std::vector<RankResult>> read_all_ranks(Session& session, JobId id);
+// OutOfRange: no such rank.
+absl::StatusOr<FinalRank> read_rank(Session& session, JobId id, uint32_t rank);
 
 // What `pesc fetch` and JobResult::save do. Ranks that are not final yet are left for a later call
 // into the same directory.

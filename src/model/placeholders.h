@@ -41,5 +41,7 @@ bool is_placeholder(std::string_view name);
 
 // The i of "parameters[i]".
 std::optional<uint64_t> parameter_index(std::string_view name);
+// The index is the rank: each rank gets a value of its own.
+inline constexpr std::string_view kParameterOfRank = "parameters[rank]";
 
 }  // namespace pesc

@@ -58,7 +58,9 @@ absl::Status check_expanded(const JobSpec& spec, size_t& command_bytes) {
     size_t bytes = 0;
     std::string unknown_parameter;
     const auto value = [&](std::string_view name) {
-      const std::optional<uint64_t> index = parameter_index(name);
+      // A value per rank: there must be one for the last rank too.
+      const std::optional<uint64_t> index =
+          name == kParameterOfRank ? spec.repetitions - 1 : parameter_index(name);
       if (!index) {
         if (!is_placeholder(name)) return false;
         bytes += kPlaceholderBytes;

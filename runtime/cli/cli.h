@@ -1,0 +1,61 @@
+// The command line `pesc`: what its commands share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "pesc/pesc.h"
+
+namespace pesc::cli {
+
+enum ExitCode : int {
+  kSucceeded = 0,
+  kSomeFailed = 1,
+  kBadUsage = 2,        // or bad input
+  kNoCoordinator = 3,   // the named one does not answer, or refuses
+  kInterrupted = 130,
+};
+
+// Flags that every command has.
+struct Common {
+  std::string coordinator;
+  bool json = false;
+};
+
+// Prints "pesc: MESSAGE" to standard error and returns the exit code that fits.
+int fail(const absl::Status& status);
+void say(const std::string& line);  // to standard error, "pesc: " before it
+
+// A client of the coordinator that is named, or of the one this user runs on this machine.
+absl::StatusOr<Client> connect(const Common& common);
+// A job by its id, by an unambiguous part of it, by its name when only one has it, or "last".
+absl::StatusOr<std::string> resolve_job(Client& client, const std::string& text);
+
+// A command registers its flags and says what runs when it is chosen.
+using Run = std::function<int()>;
+struct Command {
+  CLI::App* app;
+  Run run;
+};
+using Commands = std::vector<Command>;
+
+void add_run_commands(CLI::App& app, Common& common, Commands& commands);     // run, submit
+void add_follow_commands(CLI::App& app, Common& common, Commands& commands);  // watch, logs, fetch
+void add_job_commands(CLI::App& app, Common& common, Commands& commands);     // jobs, status, why …
+void add_lab_commands(CLI::App& app, Common& common, Commands& commands);     // workers, join-file …
+void add_local_commands(CLI::App& app, Common& common, Commands& commands);   // header, doctor …
+
+void add_common_flags(CLI::App* app, Common& common, bool json);
+
+// JSON of the stable kinds, one line.
+std::string json_of(const JobStatus& status);
+std::string json_of(const std::vector<JobStatus>& jobs);
+
+std::string format_time(int64_t unix_ms);  // local time, "2026-03-01 14:05:11"
+
+}  // namespace pesc::cli

@@ -1,0 +1,197 @@
+#include "runtime/cli/doctor.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "model/job_spec.h"
+#include "rpc/credentials.h"
+
+extern char** environ;
+
+namespace pesc::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+enum class Verdict { good, lacking, broken };
+
+struct Finding {
+  std::string subject;
+  Verdict verdict;
+  std::string text;
+};
+using Findings = std::vector<Finding>;
+
+void machine(Findings& out) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  struct sysinfo info {};
+  sysinfo(&info);
+  out.push_back({"machine", Verdict::good,
+                 fmt::format("{} cores, {} of memory", cpus,
+                             format_bytes(uint64_t{info.totalram} * info.mem_unit))});
+}
+
+void embedded_run(Findings& out) {
+  Job job;
+  job.program = "true";
+  job.inject = Inject::none;
+  absl::StatusOr<Client> client = Client::local({});
+  absl::StatusOr<JobHandle> handle =
+      client.ok() ? client->submit(job) : absl::StatusOr<JobHandle>(client.status());
+  absl::StatusOr<JobResult> result =
+      handle.ok() ? handle->wait() : absl::StatusOr<JobResult>(handle.status());
+  if (!result.ok()) {
+    out.push_back({"a run here", Verdict::broken, std::string(result.status().message())});
+    return;
+  }
+  if (result->succeeded()) {
+    out.push_back({"a run here", Verdict::good, "a rank ran to its end, without a coordinator"});
+    return;
+  }
+  absl::StatusOr<std::vector<WhyLine>> why = client->why(handle->id());
+  out.push_back({"a run here", Verdict::broken,
+                 why.ok() && !why->empty() ? why->front().reason : "the rank failed"});
+}
+
+void coordinator(const Common& common, Findings& out) {
+  auto named = rpc::find_coordinator(common.coordinator, rpc::Role::user);
+  if (!named.ok()) {
+    out.push_back({"coordinator", Verdict::broken, std::string(named.status().message())});
+    return;
+  }
+  if (!named->has_value()) {
+    out.push_back({"coordinator", Verdict::good, "none is named: `pesc run` runs in its own process"});
+    return;
+  }
+  absl::StatusOr<Client> client = Client::connect(common.coordinator);
+  if (!client.ok()) {
+    out.push_back({"coordinator", Verdict::broken, std::string(client.status().message())});
+    return;
+  }
+  absl::StatusOr<std::vector<WorkerStatus>> workers = client->workers();
+  size_t attached = 0;
+  if (workers.ok()) {
+    for (const WorkerStatus& worker : *workers) attached += worker.state == "attached";
+  }
+  out.push_back({"coordinator", attached > 0 ? Verdict::good : Verdict::lacking,
+                 fmt::format("{} answers, {} workers attached", (*named)->address, attached)});
+}
+
+void cgroups(Findings& out) {
+  std::ifstream self("/proc/self/cgroup");
+  std::string line, v2_path;
+  while (std::getline(self, line)) {
+    if (line.starts_with("0::")) v2_path = line.substr(3);
+  }
+  for (const char* root : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+    fs::path own = fs::path(root) / fs::path(v2_path).relative_path();
+    if (fs::exists(own / "cgroup.procs") && access((own / "cgroup.procs").c_str(), W_OK) == 0 &&
+        access(own.c_str(), W_OK) == 0) {
+      out.push_back({"cgroup v2", Verdict::good, "delegated at " + own.string()});
+      return;
+    }
+  }
+  out.push_back({"cgroup v2", Verdict::lacking,
+                 "not delegated to this user: the keeper ends a rank's processes by following them "
+                 "(systemd: Delegate=yes in the worker's unit)"});
+}
+
+bool can_unshare(const char* flags) {
+  std::string command = std::string("unshare ") + flags + " true";
+  const char* argv[] = {"sh", "-c", command.c_str(), nullptr};
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+  pid_t pid;
+  int error = posix_spawnp(&pid, "sh", &actions, nullptr, const_cast<char**>(argv), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  int status = 0;
+  return error == 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+void isolation(Findings& out) {
+  bool root = geteuid() == 0;
+  bool mounts = can_unshare(root ? "-m" : "-Um");
+  out.push_back({"read-only shared files", mounts ? Verdict::good : Verdict::lacking,
+                 mounts ? "by a mount of the rank's own"
+                        : "no mount namespace can be made: shared files are checked after each "
+                          "attempt and fetched again when a rank changed them"});
+  out.push_back({"separate user for ranks", root ? Verdict::good : Verdict::lacking,
+                 root ? "a worker started as root runs its ranks as another (--run-as USER)"
+                      : "a worker of this user runs ranks as this user: they can read what it can"});
+  out.push_back({"clean-up", Verdict::good,
+                 "every rank has a keeper and a reaper that follows its processes, those that "
+                 "change session or parent as well; if the keeper is killed, the reaper ends them"});
+}
+
+void gpus(Findings& out) {
+  void* nvml = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL);
+  out.push_back({"GPU driver", nvml != nullptr ? Verdict::good : Verdict::lacking,
+                 nvml != nullptr ? "libnvidia-ml.so.1 is here" : "no NVIDIA driver on this machine"});
+  if (nvml != nullptr) dlclose(nvml);
+}
+
+void limits(Findings& out) {
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  bool enough = files.rlim_max >= 4096;
+  out.push_back({"open files", enough ? Verdict::good : Verdict::lacking,
+                 fmt::format("{} (hard limit {}){}", files.rlim_cur, files.rlim_max,
+                             enough ? "" : ": raise it (ulimit -Hn) for a coordinator")});
+  std::error_code error;
+  fs::path temporary = fs::temp_directory_path(error);
+  struct statvfs space {};
+  if (error || statvfs(temporary.c_str(), &space) != 0) {
+    out.push_back({"temporary directory", Verdict::broken, "there is none: set TMPDIR"});
+    return;
+  }
+  uint64_t free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
+  out.push_back({"temporary directory",
+                 free_bytes > (1ull << 30) ? Verdict::good : Verdict::lacking,
+                 fmt::format("{}, {} free", temporary.string(), format_bytes(free_bytes))});
+}
+
+}  // namespace
+
+int doctor(const Common& common) {
+  Findings findings;
+  machine(findings);
+  embedded_run(findings);
+  coordinator(common, findings);
+  isolation(findings);
+  cgroups(findings);
+  gpus(findings);
+  limits(findings);
+  bool broken = false;
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const Finding& finding : findings) {
+    const char* word = finding.verdict == Verdict::good      ? "good"
+                       : finding.verdict == Verdict::lacking ? "lacks"
+                                                             : "broken";
+    broken = broken || finding.verdict == Verdict::broken;
+    if (common.json) {
+      json.push_back({{"subject", finding.subject}, {"verdict", word}, {"text", finding.text}});
+    } else {
+      fmt::print("{:7} {:24} {}\n", word, finding.subject, finding.text);
+    }
+  }
+  if (common.json) fmt::print("{}\n", json.dump());
+  return broken ? kSomeFailed : kSucceeded;
+}
+
+}  // namespace pesc::cli

@@ -1,0 +1,209 @@
+// pesc jobs, status, why, stats, cancel, retry, rm.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "model/job_spec.h"
+#include "runtime/cli/cli.h"
+#include "runtime/cli/report.h"
+
+namespace pesc::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Names are bytes; what is not UTF-8 is shown as such characters rather than refused.
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+int64_t now_unix_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+Json to_json(const JobStatus& s) {
+  return {{"id", s.id},
+          {"name", s.name},
+          {"state", to_string(s.state)},
+          {"repetitions", s.repetitions},
+          {"waiting", s.waiting},
+          {"running", s.running},
+          {"succeeded", s.succeeded},
+          {"failed", s.failed},
+          {"cancelled", s.cancelled},
+          {"owner", s.owner},
+          {"submitted_unix_ms", s.submitted_unix_ms},
+          {"finished_unix_ms", s.finished_unix_ms},
+          {"detail", s.detail}};
+}
+
+// The commands about one job: connect, find it, do something.
+using JobAction = std::function<int(Client&, const std::string& id)>;
+
+void add_job_command(CLI::App& app, Common& common, Commands& commands, const std::string& name,
+                     const std::string& help, bool json, JobAction action) {
+  auto text = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand(name, help);
+  add_common_flags(command, common, json);
+  command->add_option("job", *text, "JOB: its id, a part of it, its name, or last")->required();
+  commands.push_back({command, [&common, text, action] {
+                        absl::StatusOr<Client> client = connect(common);
+                        if (!client.ok()) return fail(client.status());
+                        absl::StatusOr<std::string> id = resolve_job(*client, *text);
+                        if (!id.ok()) return fail(id.status());
+                        return action(*client, *id);
+                      }});
+}
+
+int jobs(const Common& common) {
+  absl::StatusOr<Client> client = connect(common);
+  if (!client.ok()) return fail(client.status());
+  absl::StatusOr<std::vector<JobStatus>> jobs = client->jobs();
+  if (!jobs.ok()) return fail(jobs.status());
+  if (common.json) {
+    fmt::print("{}\n", json_of(*jobs));
+    return kSucceeded;
+  }
+  fmt::print("{:13}  {:9}  {:>9}  {:>9}  {:>7}  {:19}  {}\n", "JOB", "STATE", "RANKS", "SUCCEEDED",
+             "FAILED", "SUBMITTED", "NAME");
+  for (const JobStatus& job : *jobs) {
+    fmt::print("{:13}  {:9}  {:>9}  {:>9}  {:>7}  {:19}  {}\n", job.id, to_string(job.state),
+               job.repetitions, job.succeeded, job.failed, format_time(job.submitted_unix_ms),
+               job.name);
+  }
+  return kSucceeded;
+}
+
+int status(const Common& common, Client& client, const std::string& id) {
+  absl::StatusOr<JobHandle> job = client.attach(id);
+  if (!job.ok()) return fail(job.status());
+  absl::StatusOr<JobStatus> status = job->status();
+  if (!status.ok()) return fail(status.status());
+  if (common.json) {
+    fmt::print("{}\n", json_of(*status));
+    return kSucceeded;
+  }
+  fmt::print("job {} ({}) of {}: {}\n", status->id, status->name, status->owner,
+             to_string(status->state));
+  fmt::print("  {} ranks: {} waiting, {} running, {} succeeded, {} failed, {} cancelled\n",
+             status->repetitions, status->waiting, status->running, status->succeeded,
+             status->failed, status->cancelled);
+  fmt::print("  submitted {}", format_time(status->submitted_unix_ms));
+  if (status->finished_unix_ms != 0) fmt::print(", over {}", format_time(status->finished_unix_ms));
+  fmt::print("\n");
+  if (!status->detail.empty()) fmt::print("  {}\n", status->detail);
+  return kSucceeded;
+}
+
+int why(const Common& common, Client& client, const std::string& id) {
+  absl::StatusOr<std::vector<WhyLine>> lines = client.why(id);
+  if (!lines.ok()) return fail(lines.status());
+  if (common.json) {
+    Json out = Json::array();
+    for (const WhyLine& line : *lines) {
+      out.push_back({{"ranks", line.ranks},
+                     {"count", line.count},
+                     {"state", to_string(line.state)},
+                     {"reason", line.reason}});
+    }
+    fmt::print("{}\n", dump(out));
+    return kSucceeded;
+  }
+  if (lines->empty()) fmt::print("no rank of job {} waits or has failed\n", id);
+  for (const WhyLine& line : *lines) {
+    fmt::print("{} {} ({}): {}\n", line.count == 1 ? "rank" : "ranks", line.ranks,
+               to_string(line.state), line.reason);
+  }
+  return kSucceeded;
+}
+
+int stats(const Common& common, Client& client, const std::string& id) {
+  absl::StatusOr<JobHandle> job = client.attach(id);
+  if (!job.ok()) return fail(job.status());
+  absl::StatusOr<JobStatus> status = job->status();
+  if (!status.ok()) return fail(status.status());
+  absl::StatusOr<std::vector<RankResult>> ranks = job->ranks();
+  if (!ranks.ok()) return fail(ranks.status());
+  Statistics s = statistics_of(*status, *ranks, now_unix_ms());
+  if (common.json) {
+    Json workers = Json::object();
+    for (const auto& [worker, count] : s.ranks_per_worker) workers[worker] = count;
+    Json out = {{"id", id},
+                {"ranks", s.ranks},
+                {"seconds",
+                 {{"min", s.min_seconds},
+                  {"median", s.median_seconds},
+                  {"mean", s.mean_seconds},
+                  {"max", s.max_seconds}}},
+                {"ranks_per_worker", workers},
+                {"sequential_seconds", s.sequential_seconds},
+                {"elapsed_seconds", s.elapsed_seconds},
+                {"speed_up", s.speed_up}};
+    fmt::print("{}\n", dump(out));
+    return kSucceeded;
+  }
+  fmt::print("ranks that ran to their end: {}\n", s.ranks);
+  fmt::print("seconds of a rank: min {:.3f}, median {:.3f}, mean {:.3f}, max {:.3f}\n",
+             s.min_seconds, s.median_seconds, s.mean_seconds, s.max_seconds);
+  fmt::print("one after the other: {:.3f} s; elapsed: {:.3f} s; speed-up {:.2f}\n",
+             s.sequential_seconds, s.elapsed_seconds, s.speed_up);
+  for (const auto& [worker, count] : s.ranks_per_worker) {
+    fmt::print("  {:>8} ranks on {}\n", count, worker);
+  }
+  return kSucceeded;
+}
+
+int cancel(Client& client, const std::string& id) {
+  absl::StatusOr<JobHandle> job = client.attach(id);
+  if (!job.ok()) return fail(job.status());
+  absl::Status status = job->cancel();
+  return status.ok() ? kSucceeded : fail(status);
+}
+
+}  // namespace
+
+std::string json_of(const JobStatus& status) { return dump(to_json(status)); }
+
+std::string json_of(const std::vector<JobStatus>& jobs) {
+  Json out = Json::array();
+  for (const JobStatus& job : jobs) out.push_back(to_json(job));
+  return dump(out);
+}
+
+void add_job_commands(CLI::App& app, Common& common, Commands& commands) {
+  CLI::App* jobs_app = app.add_subcommand("jobs", "List your jobs, newest first");
+  add_common_flags(jobs_app, common, true);
+  commands.push_back({jobs_app, [&common] { return jobs(common); }});
+
+  add_job_command(app, common, commands, "status", "How far a job is", true,
+                  [&common](Client& client, const std::string& id) {
+                    return status(common, client, id);
+                  });
+  add_job_command(app, common, commands, "why",
+                  "What each waiting or failed rank waits for or died of", true,
+                  [&common](Client& client, const std::string& id) {
+                    return why(common, client, id);
+                  });
+  add_job_command(app, common, commands, "stats", "Durations, ranks per worker, speed-up", true,
+                  [&common](Client& client, const std::string& id) {
+                    return stats(common, client, id);
+                  });
+  add_job_command(app, common, commands, "cancel", "Stop a job", false, cancel);
+  add_job_command(app, common, commands, "retry", "Run the failed ranks of a job again", false,
+                  [](Client& client, const std::string& id) -> int {
+                    absl::StatusOr<uint32_t> ranks = client.retry(id);
+                    if (!ranks.ok()) return fail(ranks.status());
+                    say(fmt::format("{} ranks run again", *ranks));
+                    return kSucceeded;
+                  });
+  add_job_command(app, common, commands, "rm", "Remove a finished job and its outputs", false,
+                  [](Client& client, const std::string& id) -> int {
+                    absl::Status status = client.remove(id);
+                    return status.ok() ? kSucceeded : fail(status);
+                  });
+}
+
+}  // namespace pesc::cli

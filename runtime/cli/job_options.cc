@@ -1,0 +1,225 @@
+#include "runtime/cli/job_options.h"
+
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+
+#include "model/job_spec.h"
+
+namespace pesc::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::Status bad(const std::string& flag, const std::string& value, const std::string& expected) {
+  return absl::InvalidArgumentError(flag + " '" + value + "': " + expected);
+}
+
+absl::Status number(const std::string& flag, const std::string& text, uint64_t low, uint64_t high,
+                    uint64_t& out) {
+  const char* end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data(), end, out);
+  if (error != std::errc() || stop != end || out < low || out > high) {
+    return bad(flag, text,
+               "give a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status from_status(const std::string& flag, const absl::Status& status) {
+  return absl::InvalidArgumentError(flag + ": " + std::string(status.message()));
+}
+
+absl::Status duration(const std::string& flag, const std::string& text,
+                      std::chrono::milliseconds& out) {
+  if (text.empty()) return absl::OkStatus();
+  absl::StatusOr<uint64_t> ms = parse_duration_ms(text);
+  if (!ms.ok()) return from_status(flag, ms.status());
+  out = std::chrono::milliseconds(*ms);
+  return absl::OkStatus();
+}
+
+absl::Status bytes(const std::string& flag, const std::string& text, uint64_t& out) {
+  if (text.empty()) return absl::OkStatus();
+  absl::StatusOr<uint64_t> size = parse_bytes(text);
+  if (!size.ok()) return from_status(flag, size.status());
+  out = *size;
+  return absl::OkStatus();
+}
+
+absl::Status cpus(const std::string& text, double& out) {
+  const char* end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data(), end, out);
+  if (error != std::errc() || stop != end || !std::isfinite(out) || out < 0.001 || out > 100'000) {
+    return bad("--cpus", text, "give a number of cores from 0.001 to 100000, such as 1 or 0.5");
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> split_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  if (text.empty()) return parts;
+  size_t from = 0;
+  for (size_t comma; (comma = text.find(',', from)) != std::string::npos; from = comma + 1) {
+    parts.push_back(text.substr(from, comma - from));
+  }
+  parts.push_back(text.substr(from));
+  return parts;
+}
+
+absl::Status environment(const std::vector<std::string>& given, Job& job) {
+  for (const std::string& entry : given) {
+    size_t equals = entry.find('=');
+    std::string name = entry.substr(0, equals);
+    if (name.empty()) return bad("--env", entry, "give NAME or NAME=VALUE");
+    if (equals != std::string::npos) {
+      job.environment[name] = entry.substr(equals + 1);
+      continue;
+    }
+    const char* value = getenv(name.c_str());
+    if (value == nullptr) {
+      return bad("--env", entry, "is not set here; set it, or give NAME=VALUE");
+    }
+    job.environment[name] = value;
+  }
+  return absl::OkStatus();
+}
+
+// An argument that is an existing file below the current directory: it travels, and is found at the
+// same relative path in the rank's working directory.
+bool is_file_below_here(const std::string& argument) {
+  if (argument.empty() || argument[0] == '-') return false;
+  fs::path path = fs::path(argument).lexically_normal();
+  if (path.is_absolute() || path.empty() || *path.begin() == ".." || path == ".") return false;
+  std::error_code error;
+  return fs::is_regular_file(path, error);
+}
+
+void add_automatic_files(const JobOptions& options, Job& job, std::vector<std::string>& sent) {
+  if (options.no_auto_files) {
+    job.send_program = false;
+    return;
+  }
+  std::error_code error;
+  if (job.program.find('/') != std::string::npos) {
+    // One that is not here may be in an archive or among the files: then it need not travel.
+    bool elsewhere = !fs::exists(job.program, error) &&
+                     (!job.archives.empty() || !job.files.empty()) &&
+                     fs::path(job.program).is_relative();
+    job.send_program = !elsewhere;
+    if (job.send_program) sent.push_back(job.program);
+  }
+  auto given = [&](const std::string& path) {
+    auto same = [&](const std::string& other) {
+      return fs::path(other).lexically_normal() == fs::path(path).lexically_normal();
+    };
+    return std::any_of(job.files.begin(), job.files.end(), same) ||
+           std::any_of(job.shared_files.begin(), job.shared_files.end(), same) ||
+           std::any_of(job.archives.begin(), job.archives.end(), same) || same(job.program);
+  };
+  for (const std::string& argument : job.arguments) {
+    if (!is_file_below_here(argument) || given(argument)) continue;
+    job.files.push_back(argument);
+    sent.push_back(argument);
+  }
+}
+
+}  // namespace
+
+void add_job_flags(CLI::App* app, JobOptions& o) {
+  app->add_option("-n,--repetitions", o.repetitions, "How many times to run the program (ranks)")
+      ->type_name("N");
+  app->add_option("--parameters", o.parameter_list, "Values every rank is given, comma-separated")
+      ->type_name("A,B,…");
+  app->add_option("--parameter", o.parameters, "One such value; repeatable, may contain commas")
+      ->type_name("V")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--file", o.files, "A file or directory each rank gets; repeatable")
+      ->type_name("PATH")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--archive", o.archives, "An archive unpacked into app_dir; repeatable")
+      ->type_name("PATH")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--shared-file", o.shared_files,
+                  "A file of which each worker keeps one read-only copy; repeatable")
+      ->type_name("PATH")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--collect", o.collect,
+                  "Files of the working directory that come back as well (*, ?, **); repeatable")
+      ->type_name("GLOB")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--inject", o.inject,
+                  "How the program learns its rank: args (arguments and environment), env, none")
+      ->type_name("HOW");
+  app->add_option("--env", o.environment, "Add to the ranks' environment; repeatable")
+      ->type_name("NAME[=VALUE]")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--cpus", o.cpus, "Cores of one rank, fractions too")->type_name("N");
+  app->add_option("--memory", o.memory, "Memory of one rank, e.g. 2G")->type_name("SIZE");
+  app->add_option("--time-limit", o.time_limit, "Longest run of one rank, e.g. 90s, 2h")
+      ->type_name("TIME");
+  app->add_option("--grace", o.grace, "From SIGTERM to SIGKILL when a rank is stopped (10s)")
+      ->type_name("TIME");
+  app->add_option("--output-limit", o.output_limit,
+                  "Bound on a rank's standard output, and on its standard error (1G)")
+      ->type_name("SIZE");
+  app->add_option("--retries", o.retries, "Further tries for a rank whose program fails")
+      ->type_name("N");
+  app->add_option("--seed", o.seed, "The job's seed: PESC_SEED of each rank follows from it")
+      ->type_name("N");
+  app->add_option("--name", o.name, "A name for people; default: the program's")->type_name("NAME");
+  app->add_option("--room", o.room, "Run only on workers of this room")->type_name("ROOM");
+  app->add_flag("--no-auto-files", o.no_auto_files,
+                "Send neither the program nor arguments that are files; they are there already");
+  app->add_option("command", o.command, "-- PROGRAM ARGUMENTS…")->type_name("");
+}
+
+absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent) {
+  Job job;
+  if (o.command.empty()) {
+    return absl::InvalidArgumentError("no program is named: end the line with -- PROGRAM ARGUMENTS…");
+  }
+  job.program = o.command.front();
+  job.arguments.assign(o.command.begin() + 1, o.command.end());
+  uint64_t repetitions = 1, retries = 0;
+  absl::Status status = number("--repetitions", o.repetitions, 1, kMaxRepetitions, repetitions);
+  if (status.ok()) status = number("--retries", o.retries, 0, 1'000'000, retries);
+  if (status.ok()) status = number("--seed", o.seed, 0, UINT64_MAX, job.seed);
+  if (status.ok()) status = cpus(o.cpus, job.resources.cpus);
+  if (status.ok()) status = bytes("--memory", o.memory, job.resources.memory_bytes);
+  if (status.ok()) status = bytes("--output-limit", o.output_limit, job.output_limit_bytes);
+  if (status.ok()) status = duration("--time-limit", o.time_limit, job.time_limit);
+  if (status.ok()) status = duration("--grace", o.grace, job.grace);
+  if (status.ok()) status = environment(o.environment, job);
+  if (!status.ok()) return status;
+  if (o.inject == "args") {
+    job.inject = Inject::args;
+  } else if (o.inject == "env") {
+    job.inject = Inject::env;
+  } else if (o.inject == "none") {
+    job.inject = Inject::none;
+  } else {
+    return bad("--inject", o.inject, "is one of args, env, none");
+  }
+  job.repetitions = static_cast<uint32_t>(repetitions);
+  job.retries = static_cast<uint32_t>(retries);
+  job.parameters = split_commas(o.parameter_list);
+  job.parameters.insert(job.parameters.end(), o.parameters.begin(), o.parameters.end());
+  job.files = o.files;
+  job.archives = o.archives;
+  job.shared_files = o.shared_files;
+  job.collect = o.collect;
+  job.name = o.name;
+  job.room = o.room;
+  add_automatic_files(o, job, sent);
+  return job;
+}
+
+}  // namespace pesc::cli

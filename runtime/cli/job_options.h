@@ -1,0 +1,30 @@
+// The flags of `run` and `submit` that describe a job.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "pesc/job.h"
+
+namespace pesc::cli {
+
+struct JobOptions {
+  std::string repetitions = "1";
+  std::string parameter_list;
+  std::vector<std::string> parameters, files, archives, shared_files, collect, environment;
+  std::string inject = "args";
+  std::string cpus = "1", memory, time_limit, grace, output_limit, retries = "0", seed = "0";
+  std::string name, room;
+  bool no_auto_files = false;
+  std::vector<std::string> command;
+};
+
+void add_job_flags(CLI::App* app, JobOptions& options);
+
+// The job, or InvalidArgument naming the flag. `sent`: the files that travel without being asked
+// for, to be said in one line.
+absl::StatusOr<Job> make_job(const JobOptions& options, std::vector<std::string>& sent);
+
+}  // namespace pesc::cli

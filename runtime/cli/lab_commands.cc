@@ -1,0 +1,175 @@
+// pesc workers, join-file: about the coordinator rather than one job. And how it is found.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <ctime>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "model/ids.h"
+#include "model/job_spec.h"
+#include "rpc/connection.h"
+#include "rpc/credentials.h"
+#include "runtime/cli/cli.h"
+
+namespace pesc::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+// The coordinator that this user runs on this machine, when it is the only one: it leaves a join
+// file for the same user's tools.
+std::string own_coordinator() {
+  std::error_code error;
+  std::vector<std::string> found;
+  fs::path folder = rpc::pointer_path(rpc::kDefaultPort, rpc::Role::admin).parent_path();
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    std::string name = it->path().filename().string();
+    if (name.ends_with(".admin.join")) found.push_back(it->path().string());
+  }
+  return found.size() == 1 ? found.front() : "";
+}
+
+int workers(const Common& common) {
+  absl::StatusOr<Client> client = connect(common);
+  if (!client.ok()) return fail(client.status());
+  absl::StatusOr<std::vector<WorkerStatus>> workers = client->workers();
+  if (!workers.ok()) return fail(workers.status());
+  if (common.json) {
+    Json out = Json::array();
+    for (const WorkerStatus& w : *workers) {
+      out.push_back({{"id", w.id},
+                     {"name", w.name},
+                     {"room", w.room},
+                     {"address", w.address},
+                     {"state", w.state},
+                     {"cpus", w.cpus},
+                     {"cpus_used", w.cpus_used},
+                     {"memory_bytes", w.memory_bytes},
+                     {"running", w.running},
+                     {"finished", w.finished},
+                     {"last_seen_unix_ms", w.last_seen_unix_ms},
+                     {"software", w.software},
+                     {"warnings", w.warnings}});
+    }
+    fmt::print("{}\n", out.dump(-1, ' ', false, Json::error_handler_t::replace));
+    return kSucceeded;
+  }
+  fmt::print("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}\n", "WORKER", "ROOM", "STATE",
+             "CPUS (USED)", "MEMORY", "RUNNING", "FINISHED", "ADDRESS");
+  for (const WorkerStatus& w : *workers) {
+    fmt::print("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}\n", w.name, w.room, w.state,
+               fmt::format("{:g} ({:g})", w.cpus, w.cpus_used), format_bytes(w.memory_bytes),
+               w.running, w.finished, w.address);
+    for (const std::string& warning : w.warnings) fmt::print("  note: {}\n", warning);
+  }
+  if (workers->empty()) fmt::print("no worker has attached yet (pesc-worker --coordinator …)\n");
+  return kSucceeded;
+}
+
+// 0600 from the first byte on, and never over a file that is there.
+absl::Status write_secret(const std::string& path, const std::string& text) {
+  int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) {
+    return absl::FailedPreconditionError("'" + path + "' cannot be made: " + strerror(errno));
+  }
+  bool whole = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+               fsync(fd) == 0;
+  if (close(fd) != 0 || !whole) {
+    return absl::FailedPreconditionError("'" + path + "' cannot be written: " + strerror(errno));
+  }
+  return absl::OkStatus();
+}
+
+int join_file(const Common& common, const std::string& role, const std::string& name,
+              const std::string& output) {
+  if (role != "worker" && role != "user") {
+    return fail(absl::InvalidArgumentError("'" + role + "': a join file is for a worker or a user"));
+  }
+  absl::StatusOr<Client> client = connect(common);
+  if (!client.ok()) return fail(client.status());
+  absl::StatusOr<std::string> text = client->make_join_file(role, name);
+  if (!text.ok()) return fail(text.status());
+  if (output.empty() || output == "-") {
+    fmt::print("{}\n", *text);
+    return kSucceeded;
+  }
+  absl::Status status = write_secret(output, *text + "\n");
+  if (!status.ok()) return fail(status);
+  if (role == "worker") {
+    say("on the worker's machine: pesc-worker --join-file " + output);
+  } else {
+    say("on the user's machine: export PESC_COORDINATOR=/path/to/" +
+        fs::path(output).filename().string());
+  }
+  return kSucceeded;
+}
+
+}  // namespace
+
+absl::StatusOr<Client> connect(const Common& common) {
+  auto found = rpc::find_coordinator(common.coordinator, rpc::Role::user);
+  if (!found.ok()) return found.status();
+  if (found->has_value()) return Client::connect(common.coordinator);
+  std::string own = own_coordinator();
+  if (own.empty()) {
+    return absl::InvalidArgumentError(
+        "no coordinator is named: give --coordinator HOST:PORT (or a join file), set "
+        "PESC_COORDINATOR, or write `coordinator = \"HOST:PORT\"` into " +
+        (rpc::user_config_dir() / "config.toml").string());
+  }
+  return Client::connect(own);
+}
+
+absl::StatusOr<std::string> resolve_job(Client& client, const std::string& text) {
+  absl::StatusOr<JobId> id = parse_job_id(text);
+  if (id.ok()) return to_string(*id);
+  absl::StatusOr<std::vector<JobStatus>> jobs = client.jobs();
+  if (!jobs.ok()) return jobs.status();
+  if (text == "last" && !jobs->empty()) return jobs->front().id;
+  std::vector<std::string> matches;
+  for (const JobStatus& job : *jobs) {
+    bool part = text.size() >= 3 && job.id.find(text) != std::string::npos;
+    if (job.name == text || part) matches.push_back(job.id);
+  }
+  if (matches.size() == 1) return matches.front();
+  if (matches.empty()) return absl::NotFoundError("there is no job '" + text + "' (see pesc jobs)");
+  return absl::InvalidArgumentError("'" + text + "' is more than one job: " + matches[0] + ", " +
+                                    matches[1] + (matches.size() > 2 ? ", …" : ""));
+}
+
+std::string format_time(int64_t unix_ms) {
+  if (unix_ms == 0) return "-";
+  std::time_t seconds = unix_ms / 1000;
+  std::tm local{};
+  localtime_r(&seconds, &local);
+  char text[32];
+  strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &local);
+  return text;
+}
+
+void add_lab_commands(CLI::App& app, Common& common, Commands& commands) {
+  CLI::App* workers_app = app.add_subcommand("workers", "The workers of the coordinator");
+  add_common_flags(workers_app, common, true);
+  commands.push_back({workers_app, [&common] { return workers(common); }});
+
+  struct Join {
+    std::string role, name, output;
+  };
+  auto join = std::make_shared<Join>();
+  CLI::App* join_app = app.add_subcommand(
+      "join-file", "Make the file a worker's or a user's machine needs to reach the coordinator");
+  add_common_flags(join_app, common, false);
+  join_app->add_option("role", join->role, "worker or user")->required();
+  join_app->add_option("name", join->name, "Whose it is; a user's name owns jobs");
+  join_app->add_option("-o,--output", join->output, "Write it here (mode 0600); default: print it")
+      ->type_name("FILE");
+  commands.push_back({join_app, [&common, join] {
+                        return join_file(common, join->role, join->name, join->output);
+                      }});
+}
+
+}  // namespace pesc::cli

@@ -1,0 +1,79 @@
+#include "runtime/cli/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "model/job_spec.h"
+#include "runtime/cli/cli.h"
+
+namespace pesc::cli {
+
+absl::StatusOr<client::FetchReport> fetch_job(Client& client, const std::string& id,
+                                              const std::string& directory,
+                                              const SaveOptions& options, bool quiet) {
+  absl::StatusOr<JobId> job = parse_job_id(id);
+  if (!job.ok()) return job.status();
+  absl::StatusOr<client::FetchReport> report =
+      client::fetch(client.session(), *job, directory, options);
+  if (!report.ok() || quiet || report->uncollected.empty()) return report;
+  std::string names;
+  for (const std::string& name : report->uncollected) names += (names.empty() ? "" : ", ") + name;
+  say(fmt::format("rank {} left files in its working directory that did not come back: {} "
+                  "(--collect GLOB brings them, or write them to PESC_OUTPUT_DIR)",
+                  report->uncollected_rank, names));
+  return report;
+}
+
+void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json) {
+  if (json) {
+    fmt::print("{}\n", json_of(status));
+    return;
+  }
+  uint64_t ms = std::max<int64_t>(0, status.finished_unix_ms - status.submitted_unix_ms);
+  std::string line = fmt::format("{} of {} ranks succeeded in {}", status.succeeded,
+                                 status.repetitions, format_duration_ms(ms));
+  if (status.failed > 0) line += fmt::format(", {} failed", status.failed);
+  if (status.cancelled > 0) line += fmt::format(", {} cancelled", status.cancelled);
+  if (!directory.empty()) line += "; results in " + directory;
+  say(line);
+  if (!status.detail.empty()) say(status.detail);
+  if (status.failed == 0) return;
+  absl::StatusOr<std::vector<WhyLine>> why = client.why(status.id);
+  if (!why.ok()) return;
+  constexpr size_t kShown = 5;
+  for (size_t i = 0; i < std::min(why->size(), kShown); ++i) {
+    const WhyLine& each = (*why)[i];
+    say(fmt::format("  {} {}: {}", each.count == 1 ? "rank" : "ranks", each.ranks, each.reason));
+  }
+  if (why->size() > kShown) say(fmt::format("  … and {} more reasons", why->size() - kShown));
+}
+
+Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>& ranks,
+                         int64_t now_unix_ms) {
+  Statistics out;
+  std::vector<double> seconds;
+  std::map<std::string, uint32_t> workers;
+  for (const RankResult& rank : ranks) {
+    if (rank.state != State::succeeded && rank.state != State::failed) continue;
+    seconds.push_back(rank.seconds);
+    out.sequential_seconds += rank.seconds;
+    ++workers[rank.worker];
+  }
+  out.ranks = static_cast<uint32_t>(seconds.size());
+  int64_t end = status.finished_unix_ms != 0 ? status.finished_unix_ms : now_unix_ms;
+  out.elapsed_seconds = std::max<int64_t>(0, end - status.submitted_unix_ms) / 1000.0;
+  out.ranks_per_worker.assign(workers.begin(), workers.end());
+  if (seconds.empty()) return out;
+  std::sort(seconds.begin(), seconds.end());
+  size_t n = seconds.size();
+  out.min_seconds = seconds.front();
+  out.max_seconds = seconds.back();
+  out.median_seconds = n % 2 == 1 ? seconds[n / 2] : (seconds[n / 2 - 1] + seconds[n / 2]) / 2;
+  out.mean_seconds = out.sequential_seconds / static_cast<double>(n);
+  if (out.elapsed_seconds > 0) out.speed_up = out.sequential_seconds / out.elapsed_seconds;
+  return out;
+}
+
+}  // namespace pesc::cli

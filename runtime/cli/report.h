@@ -1,0 +1,30 @@
+// What is said of a job when it is over.
+#pragma once
+
+#include <string>
+
+#include "client/state.h"
+#include "pesc/pesc.h"
+
+namespace pesc::cli {
+
+// Fetches, and says once which files were left behind.
+absl::StatusOr<client::FetchReport> fetch_job(Client& client, const std::string& id,
+                                              const std::string& directory,
+                                              const SaveOptions& options, bool quiet);
+
+// One line for the job, and the reasons of its failures.
+void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json);
+
+struct Statistics {
+  uint32_t ranks = 0;  // that have run to their end
+  double min_seconds = 0, median_seconds = 0, mean_seconds = 0, max_seconds = 0;
+  double sequential_seconds = 0;  // the sum: what one machine, one at a time, would have taken
+  double elapsed_seconds = 0;
+  double speed_up = 0;
+  std::vector<std::pair<std::string, uint32_t>> ranks_per_worker;
+};
+Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>& ranks,
+                         int64_t now_unix_ms);
+
+}  // namespace pesc::cli

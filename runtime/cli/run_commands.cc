@@ -1,0 +1,243 @@
+// pesc run, pesc submit.
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "client/prepare.h"
+#include "client/state.h"
+#include "rpc/credentials.h"
+#include "runtime/cli/cli.h"
+#include "runtime/cli/job_options.h"
+#include "runtime/cli/report.h"
+#include "runtime/cli/watcher.h"
+
+namespace pesc::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct RunOptions {
+  JobOptions job;
+  std::string output, workers = "1", slots = "0";
+  bool resume = false;
+};
+
+void say_sent(const std::vector<std::string>& sent) {
+  if (sent.empty()) return;
+  std::string names;
+  for (const std::string& name : sent) names += (names.empty() ? "" : ", ") + name;
+  say("sending " + names + " (--no-auto-files stops this)");
+}
+
+// What `run` keeps about an embedded job, beside the results: its id, and the cluster's state.
+class RunDirectory {
+ public:
+  explicit RunDirectory(const std::string& output) : output_(output) {}
+  fs::path state() const { return output_ / ".pesc" / "state"; }
+
+  std::string job_id() const {
+    std::ifstream in(output_ / ".pesc" / "job");
+    std::string id;
+    in >> id;
+    return id;
+  }
+  bool can_be_resumed() const { return !job_id().empty() && fs::exists(state()); }
+  void forget_state() const {
+    std::error_code ignored;
+    fs::remove_all(state(), ignored);
+  }
+
+ private:
+  fs::path output_;
+};
+
+class RunCommand {
+ public:
+  RunCommand(const Common& common, const RunOptions& options) : common_(common), options_(options) {}
+
+  int run() {
+    std::vector<std::string> sent;
+    absl::StatusOr<Job> job = make_job(options_.job, sent);
+    if (!job.ok()) return fail(job.status());
+    auto named = rpc::find_coordinator(common_.coordinator, rpc::Role::user);
+    if (!named.ok()) {
+      fail(named.status());
+      return kNoCoordinator;
+    }
+    embedded_ = !named->has_value();
+    if (int code = check_flags(); code != 0) return code;
+    // All that can be wrong with the job is found before anything is started or stored.
+    absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job);
+    if (!prepared.ok()) return fail(prepared.status());
+    absl::StatusOr<std::string> id = choose_id();
+    if (!id.ok()) return fail(id.status());
+    absl::Status status = client::claim_directory(output_, *id, {});
+    if (!status.ok()) return fail(status);
+    if (!common_.json) say_sent(sent);
+    absl::StatusOr<Client> client = open_client();
+    if (!client.ok()) return fail(client.status());
+    absl::StatusOr<JobHandle> handle = client->submit(*job, *id);
+    if (handle.status().code() == absl::StatusCode::kAlreadyExists && options_.resume) {
+      return fail(absl::FailedPreconditionError(
+          "'" + output_ + "' holds an interrupted run of another job (program, arguments, files or "
+          "flags differ); resume with the same command line, or name another directory (-o DIR)"));
+    }
+    if (!handle.ok()) return fail(handle.status());
+    if (resuming_) retry_failed(*client, *handle);
+    return follow(*client, *handle);
+  }
+
+ private:
+  int check_flags() {
+    if (!embedded_ && (options_.workers != "1" || options_.slots != "0" || options_.resume)) {
+      return fail(absl::InvalidArgumentError(
+          "--workers, --slots and --resume are for runs without a coordinator, but one is named (" +
+          std::string(common_.coordinator.empty() ? "PESC_COORDINATOR or the configuration"
+                                                  : common_.coordinator) +
+          ")"));
+    }
+    for (auto [flag, text, out] : {std::tuple{"--workers", &options_.workers, &local_.workers},
+                                   std::tuple{"--slots", &options_.slots, &local_.slots}}) {
+      char* end = nullptr;
+      unsigned long value = strtoul(text->c_str(), &end, 10);
+      bool zero_is_default = std::string(flag) == "--slots";
+      if (text->empty() || *end != '\0' || !isdigit((*text)[0]) || value > 1'000 ||
+          (value == 0 && !zero_is_default)) {
+        return fail(absl::InvalidArgumentError(fmt::format(
+            "{} '{}': give a whole number from 1 to 1000", flag, *text)));
+      }
+      *out = static_cast<uint32_t>(value);
+    }
+    return 0;
+  }
+
+  absl::StatusOr<std::string> choose_id() {
+    std::string id = new_job_id();
+    output_ = options_.output.empty() ? "pesc-" + id : options_.output;
+    if (!embedded_) return id;
+    RunDirectory directory(output_);
+    bool can = directory.can_be_resumed();
+    if (can && !options_.resume) {
+      return absl::FailedPreconditionError(
+          "'" + output_ + "' holds an interrupted run: go on with it by --resume, or name another "
+          "directory (-o DIR)");
+    }
+    if (options_.resume && options_.output.empty()) {
+      return absl::InvalidArgumentError("--resume needs the output directory of the run: -o DIR");
+    }
+    if (!can) return id;
+    resuming_ = true;
+    return directory.job_id();
+  }
+
+  absl::StatusOr<Client> open_client() {
+    if (!embedded_) return Client::connect(common_.coordinator);
+    local_.state_directory = RunDirectory(output_).state().string();
+    return Client::local(local_);
+  }
+
+  // Ranks that failed before the interruption are tried again: that is what one resumes for.
+  void retry_failed(Client& client, JobHandle& handle) {
+    absl::StatusOr<JobStatus> status = handle.status();
+    if (!status.ok()) return;
+    if (!common_.json) {
+      say(fmt::format("resuming: {} of {} ranks are there already", status->succeeded,
+                      status->repetitions));
+    }
+    if (status->finished() && status->state != State::succeeded) {
+      absl::StatusOr<uint32_t> ranks = client.retry(handle.id());
+      if (!ranks.ok()) fail(ranks.status());
+    }
+  }
+
+  int follow(Client& client, JobHandle& handle) {
+    if (!common_.json) {
+      say(fmt::format("job {} ({} ranks{})", handle.id(), options_.job.repetitions,
+                      embedded_ ? ", in this process" : ""));
+    }
+    Watched watched = watch(handle, embedded_, {.quiet = common_.json});
+    if (watched.end == WatchEnd::detached) return kSucceeded;
+    if (!watched.result.ok() && watched.end == WatchEnd::interrupted) return kInterrupted;
+    if (!watched.result.ok()) return fail(watched.result.status());
+    absl::StatusOr<client::FetchReport> fetched =
+        fetch_job(client, handle.id(), output_, {}, common_.json);
+    if (!fetched.ok()) return fail(fetched.status());
+    const JobStatus& status = watched.result->status();
+    report_end(client, status, output_, common_.json);
+    if (embedded_ && status.state == State::succeeded) finished_ = true;
+    if (watched.end == WatchEnd::interrupted) return kInterrupted;
+    return status.state == State::succeeded ? kSucceeded : kSomeFailed;
+  }
+
+ public:
+  // After the client is gone: what is complete needs no state to go on from.
+  void clean_up() const {
+    if (finished_) RunDirectory(output_).forget_state();
+  }
+
+ private:
+  const Common& common_;
+  const RunOptions& options_;
+  LocalOptions local_;
+  std::string output_;
+  bool embedded_ = false, resuming_ = false, finished_ = false;
+};
+
+int submit(const Common& common, const JobOptions& options) {
+  std::vector<std::string> sent;
+  absl::StatusOr<Job> job = make_job(options, sent);
+  if (!job.ok()) return fail(job.status());
+  absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job);
+  if (!prepared.ok()) return fail(prepared.status());
+  absl::StatusOr<Client> client = connect(common);
+  if (!client.ok()) return fail(client.status());
+  say_sent(sent);
+  absl::StatusOr<JobHandle> handle = client->submit(*job);
+  if (!handle.ok()) return fail(handle.status());
+  if (common.json) {
+    absl::StatusOr<JobStatus> status = handle->status();
+    if (!status.ok()) return fail(status.status());
+    fmt::print("{}\n", json_of(*status));
+  } else {
+    fmt::print("{}\n", handle->id());
+  }
+  return kSucceeded;
+}
+
+}  // namespace
+
+void add_run_commands(CLI::App& app, Common& common, Commands& commands) {
+  auto run = std::make_shared<RunOptions>();
+  CLI::App* run_app = app.add_subcommand(
+      "run", "Run a program N times and bring every output back\n"
+             "(here, when no coordinator is named; Ctrl-C cancels)");
+  add_common_flags(run_app, common, true);
+  add_job_flags(run_app, run->job);
+  run_app->add_option("-o,--output", run->output, "Where the results go (default: pesc-JOB)")
+      ->type_name("DIR");
+  run_app->add_option("--workers", run->workers, "Without a coordinator: workers in this process")
+      ->type_name("N");
+  run_app->add_option("--slots", run->slots, "Without a coordinator: ranks at once per worker")
+      ->type_name("N");
+  run_app->add_flag("--resume", run->resume,
+                    "Without a coordinator: go on with the interrupted run in DIR");
+  commands.push_back({run_app, [&common, run] {
+                        RunCommand command(common, *run);
+                        int code = command.run();
+                        command.clean_up();
+                        return code;
+                      }});
+
+  auto job = std::make_shared<JobOptions>();
+  CLI::App* submit_app =
+      app.add_subcommand("submit", "Submit a job to a coordinator; prints its id");
+  add_common_flags(submit_app, common, true);
+  add_job_flags(submit_app, *job);
+  commands.push_back({submit_app, [&common, job] { return submit(common, *job); }});
+}
+
+}  // namespace pesc::cli
