@@ -16,12 +16,12 @@ namespace pesc::worker {
 
 struct Options {
   std::filesystem::path state_dir;
-  std::string name;                 // default: the host's name
+  std::string name;  // default: the host's name
   std::string room;
-  std::string advertise;            // address other workers reach this one at; default: found out
-  uint32_t cpus_milli = 0;          // 0: all of the machine's (affinity respected)
-  uint64_t memory_bytes = 0;        // 0: all of the machine's
-  std::string run_as;               // user the ranks run as; needs root
+  std::string advertise;      // address other workers reach this one at; default: found out
+  uint32_t cpus_milli = 0;    // 0: all of the machine's (affinity respected)
+  uint64_t memory_bytes = 0;  // 0: all of the machine's
+  std::string run_as;         // user the ranks run as; needs root
   uint64_t cache_limit_bytes = 20ull << 30;
   bool end_keeper_on_shutdown = false;  // embedded: nothing may outlive the process
   bool idle_priority = false;
@@ -39,7 +39,11 @@ class Worker {
   virtual std::string id() const = 0;
   // No new ranks; done when the last result was acknowledged.
   virtual kj::Promise<void> drain() = 0;
-  // Ends the session; ranks stay with the keeper, or are ended (end_keeper_on_shutdown).
+  // No new ranks; running ones are ended (SIGTERM, their grace, SIGKILL) and given back as vacated.
+  // Done when all of that was acknowledged, or when `limit_ms` is over.
+  virtual kj::Promise<void> vacate(uint64_t limit_ms) = 0;
+  // Ends the session; ranks stay with the keeper, or are ended (end_keeper_on_shutdown). A keeper
+  // that has nothing left ends as well.
   virtual kj::Promise<void> shutdown() = 0;
 };
 

@@ -1,0 +1,163 @@
+#include "runtime/worker/shell/attempt_dirs.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <system_error>
+
+#include "runtime/common/state_dir.h"
+
+namespace pesc::worker {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string name_of(const AttemptKey& key) {
+  return to_string(key.job) + "-" + std::to_string(key.rank) + "-" + std::to_string(key.attempt);
+}
+
+// Opens the directories of a tree to their owner: what a program locked cannot be deleted else.
+void unlock_directories(const fs::path& path) {
+  ::chmod(path.c_str(), 0700);
+  std::error_code error;
+  fs::recursive_directory_iterator it(path, fs::directory_options::skip_permission_denied, error);
+  while (!error && it != fs::recursive_directory_iterator()) {
+    struct stat info {};
+    if (::lstat(it->path().c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+      ::chmod(it->path().c_str(), 0700);
+    }
+    it.increment(error);
+  }
+}
+
+}  // namespace
+
+absl::Status remove_tree(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error == std::errc::permission_denied) {
+    unlock_directories(path);
+    fs::remove_all(path, error);
+  }
+  if (error) return common::errno_status(error.value(), "delete", path);
+  return absl::OkStatus();
+}
+
+AttemptDirs::AttemptDirs(fs::path state_dir, std::optional<RankUser> user)
+    : attempts_(state_dir / "attempts"), trash_(state_dir / "trash"), user_(std::move(user)) {}
+
+absl::StatusOr<std::shared_ptr<AttemptDirs>> AttemptDirs::open(const fs::path& state_dir,
+                                                               std::optional<RankUser> user) {
+  std::shared_ptr<AttemptDirs> dirs(new AttemptDirs(state_dir, std::move(user)));
+  const mode_t mode = dirs->user_ ? 0711 : 0700;
+  for (const fs::path& path : {dirs->attempts_, dirs->trash_}) {
+    if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) {
+      return common::errno_status(errno, "make the directory", path);
+    }
+    if (::chmod(path.c_str(), mode) != 0) return common::errno_status(errno, "set up", path);
+  }
+  dirs->empty_trash();  // what a crash left: its names would collide with the new ones
+  return dirs;
+}
+
+AttemptPaths AttemptDirs::paths(const AttemptKey& key) const {
+  AttemptPaths paths;
+  paths.root = attempts_.string() + "/" + name_of(key);
+  paths.app = paths.root + "/app";
+  paths.checkpoint = paths.root + "/checkpoint";
+  paths.output = paths.root + "/output";
+  paths.temporary = paths.root + "/tmp";
+  paths.events = paths.root + "/events";
+  return paths;
+}
+
+absl::Status AttemptDirs::give(const std::string& path) const {
+  if (user_ && ::lchown(path.c_str(), user_->uid, user_->gid) != 0) {
+    return common::errno_status(errno, "give to the ranks' user", path);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AttemptDirs::give_tree(const std::string& directory) const {
+  if (!user_) return absl::OkStatus();
+  std::error_code error;
+  fs::recursive_directory_iterator it(directory, error);
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    absl::Status given = give(it->path().string());
+    if (!given.ok()) return given;
+  }
+  if (error) return common::errno_status(error.value(), "read", directory);
+  return absl::OkStatus();
+}
+
+absl::Status AttemptDirs::make_directory(const std::string& path, bool for_rank) const {
+  const mode_t mode = for_rank || !user_ ? 0700 : 0711;
+  if (::mkdir(path.c_str(), mode) != 0) {
+    return common::errno_status(errno, "make the directory", path);
+  }
+  return for_rank ? give(path) : absl::OkStatus();
+}
+
+absl::Status AttemptDirs::make(const AttemptPaths& paths) const {
+  absl::Status made = make_directory(paths.root, false);
+  if (absl::IsAlreadyExists(made)) {
+    discard(paths);
+    made = make_directory(paths.root, false);
+  }
+  if (!made.ok()) return made;
+  // The umask of a daemon may take the execute bit that ranks need to get in.
+  if (user_ && ::chmod(paths.root.c_str(), 0711) != 0) {
+    return common::errno_status(errno, "set up", paths.root);
+  }
+  for (const std::string* path : {&paths.app, &paths.checkpoint, &paths.output, &paths.temporary}) {
+    made = make_directory(*path, true);
+    if (!made.ok()) return made;
+  }
+  common::UniqueFd events(
+      ::open(paths.events.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!events.valid()) return common::errno_status(errno, "make", paths.events);
+  if (user_ && ::fchown(events.get(), user_->uid, user_->gid) != 0) {
+    return common::errno_status(errno, "give to the ranks' user", paths.events);
+  }
+  return absl::OkStatus();
+}
+
+void AttemptDirs::discard(const AttemptPaths& paths) const {
+  const std::string target = trash_.string() + "/" + std::to_string(next_trash_++);
+  if (::rename(paths.root.c_str(), target.c_str()) != 0 && errno != ENOENT) {
+    spdlog::warn("event=discard_failed path={} error=\"{}\"", paths.root,
+                 std::generic_category().message(errno));
+  }
+}
+
+size_t AttemptDirs::discard_others(const std::set<AttemptKey>& kept) const {
+  std::set<std::string> names;
+  for (const AttemptKey& key : kept) names.insert(name_of(key));
+  size_t discarded = 0;
+  std::error_code error;
+  for (fs::directory_iterator it(attempts_, error), end; !error && it != end; it.increment(error)) {
+    if (names.contains(it->path().filename().string())) continue;
+    AttemptPaths paths;
+    paths.root = it->path().string();
+    discard(paths);
+    ++discarded;
+  }
+  return discarded;
+}
+
+void AttemptDirs::empty_trash() const {
+  std::error_code error;
+  for (fs::directory_iterator it(trash_, error), end; !error && it != end; it.increment(error)) {
+    absl::Status removed = remove_tree(it->path());
+    if (!removed.ok()) {
+      spdlog::warn("event=delete_failed error=\"{}\"", std::string(removed.message()));
+    }
+  }
+}
+
+}  // namespace pesc::worker

@@ -1,0 +1,63 @@
+// The directories of attempts, below STATE:
+//   attempts/JOB-RANK-ATTEMPT/{app,checkpoint,output,tmp}, and the file `events`
+//   trash/N: what is being deleted
+// When ranks run as another user, the four directories and the file are that user's and what holds
+// them is the worker's: a rank cannot replace what the worker (root) reads or writes there.
+//
+// Thread-safe: the constructor apart, nothing is changed.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "model/ids.h"
+#include "runtime/worker/shell/run_as.h"
+
+namespace pesc::worker {
+
+struct AttemptPaths {
+  std::string root, app, checkpoint, output, temporary, events;
+};
+
+class AttemptDirs {
+ public:
+  static absl::StatusOr<std::shared_ptr<AttemptDirs>> open(const std::filesystem::path& state_dir,
+                                                           std::optional<RankUser> user);
+
+  AttemptPaths paths(const AttemptKey& key) const;
+
+  // Makes them, empty. What an earlier try of the same attempt left goes to the trash.
+  absl::Status make(const AttemptPaths& paths) const;
+
+  // Gives a path to the ranks' user; links are not followed.
+  absl::Status give(const std::string& path) const;
+  absl::Status give_tree(const std::string& directory) const;
+
+  // Renames the attempt's directory away; a missing one is fine.
+  void discard(const AttemptPaths& paths) const;
+  // The same for each attempt that is not kept. Returns how many there were.
+  size_t discard_others(const std::set<AttemptKey>& kept) const;
+  // Deletes what discard() renamed. Blocks.
+  void empty_trash() const;
+
+  const std::optional<RankUser>& user() const { return user_; }
+
+ private:
+  AttemptDirs(std::filesystem::path state_dir, std::optional<RankUser> user);
+  absl::Status make_directory(const std::string& path, bool for_rank) const;
+
+  const std::filesystem::path attempts_, trash_;
+  const std::optional<RankUser> user_;
+  mutable std::atomic<uint64_t> next_trash_{0};
+};
+
+// Deletes a tree that a program left, whatever modes it gave to its directories.
+absl::Status remove_tree(const std::filesystem::path& path);
+
+}  // namespace pesc::worker

@@ -1,0 +1,183 @@
+#include "runtime/worker/shell/daemon_options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <toml++/toml.h>
+
+#include "model/job_spec.h"
+#include "rpc/credentials.h"
+#include "runtime/common/state_dir.h"
+#include "runtime/worker/shell/run_as.h"
+
+namespace pesc::worker {
+namespace {
+
+const char* const kLogLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
+
+struct Texts {
+  std::string coordinator, state, memory, room, name, advertise, run_as, join_file, cache,
+      log_level, config;
+  double cpus = 0;
+};
+
+absl::Status set_cpus(double cpus, const std::string& where, Options& options) {
+  if (!(cpus >= 0.001) || cpus * 1000 > kMaxCpusMilli) {
+    return absl::InvalidArgumentError(where + " must be a number of cores, at least 0.001");
+  }
+  options.cpus_milli = static_cast<uint32_t>(std::lround(cpus * 1000));
+  return absl::OkStatus();
+}
+
+absl::Status set_bytes(const std::string& text, const std::string& where, uint64_t& bytes) {
+  absl::StatusOr<uint64_t> parsed = parse_bytes(text);
+  if (!parsed.ok()) {
+    return absl::InvalidArgumentError(where + ": " + std::string(parsed.status().message()));
+  }
+  bytes = *parsed;
+  return absl::OkStatus();
+}
+
+absl::Status check_log_level(const std::string& level) {
+  for (const char* known : kLogLevels) {
+    if (level == known) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError("the log level \"" + level +
+                                    "\" is none of trace, debug, info, warn, error, off");
+}
+
+absl::Status apply_key(std::string_view key, const toml::node& node, const std::string& where,
+                       DaemonOptions& options) {
+  if (key == "cpus") {
+    const std::optional<double> cpus = node.value<double>();
+    if (!cpus) return absl::InvalidArgumentError(where + " must be a number");
+    return set_cpus(*cpus, where, options.worker);
+  }
+  const std::optional<std::string> text = node.value_exact<std::string>();
+  if (!text) return absl::InvalidArgumentError(where + " must be a text in quotes");
+  if (key == "memory") return set_bytes(*text, where, options.worker.memory_bytes);
+  if (key == "cache") return set_bytes(*text, where, options.worker.cache_limit_bytes);
+  if (key == "log_level") {
+    options.log_level = *text;
+    return check_log_level(*text);
+  }
+  if (key == "state") {
+    options.worker.state_dir = *text;
+    return absl::OkStatus();
+  }
+  std::string* target = key == "coordinator" ? &options.coordinator
+                        : key == "join_file" ? &options.join_file
+                        : key == "room"      ? &options.worker.room
+                        : key == "name"      ? &options.worker.name
+                        : key == "advertise" ? &options.worker.advertise
+                        : key == "run_as"    ? &options.worker.run_as
+                                             : nullptr;
+  if (target == nullptr) {
+    return absl::InvalidArgumentError(
+        where + " is not known; the keys are coordinator, state, cpus, memory, room, name, "
+                "advertise, run_as, join_file, cache, log_level");
+  }
+  *target = *text;
+  return absl::OkStatus();
+}
+
+void add_flags(CLI::App& app, Texts& texts) {
+  app.add_option("--coordinator", texts.coordinator, "the coordinator: HOST[:PORT] or a join file");
+  app.add_option("--state", texts.state, "directory for the worker's state (local disk)");
+  app.add_option("--cpus", texts.cpus, "cores to offer; default: all of this machine's");
+  app.add_option("--memory", texts.memory, "memory to offer, e.g. 12GiB; default: all of it");
+  app.add_option("--room", texts.room, "room this worker belongs to");
+  app.add_option("--name", texts.name, "name shown to people; default: the host's name");
+  app.add_option("--advertise", texts.advertise, "address other workers reach this one at");
+  app.add_option("--run-as", texts.run_as, "user the ranks run as (the worker must be root)");
+  app.add_option("--join-file", texts.join_file, "join file made by `pesc join-file worker`");
+  app.add_option("--cache", texts.cache, "bound of the inputs' cache, e.g. 20GiB");
+  app.add_option("--config", texts.config, "TOML file with the same settings");
+  app.add_option("--log-level", texts.log_level, "trace, debug, info, warn, error or off");
+}
+
+absl::Status apply_texts(const CLI::App& app, const Texts& texts, DaemonOptions& options) {
+  if (app.count("--cpus") > 0) {
+    absl::Status set = set_cpus(texts.cpus, "--cpus", options.worker);
+    if (!set.ok()) return set;
+  }
+  if (!texts.memory.empty()) {
+    absl::Status set = set_bytes(texts.memory, "--memory", options.worker.memory_bytes);
+    if (!set.ok()) return set;
+  }
+  if (!texts.cache.empty()) {
+    absl::Status set = set_bytes(texts.cache, "--cache", options.worker.cache_limit_bytes);
+    if (!set.ok()) return set;
+  }
+  if (!texts.state.empty()) options.worker.state_dir = texts.state;
+  const auto choose = [](const std::string& given, std::string& target) {
+    if (!given.empty()) target = given;
+  };
+  choose(texts.coordinator, options.coordinator);
+  choose(texts.room, options.worker.room);
+  choose(texts.name, options.worker.name);
+  choose(texts.advertise, options.worker.advertise);
+  choose(texts.run_as, options.worker.run_as);
+  choose(texts.join_file, options.join_file);
+  choose(texts.log_level, options.log_level);
+  return check_log_level(options.log_level);
+}
+
+}  // namespace
+
+absl::Status read_config(const std::string& path, DaemonOptions& options) {
+  absl::StatusOr<std::string> text = common::read_small_file(path);
+  if (!text.ok()) {
+    return absl::InvalidArgumentError("--config: " + std::string(text.status().message()));
+  }
+  try {
+    const toml::table table = toml::parse(*text, path);
+    for (const auto& [key, node] : table) {
+      const std::string name(std::string_view{key});
+      absl::Status applied = apply_key(name, node, path + ": the key \"" + name + "\"", options);
+      if (!applied.ok()) return applied;
+    }
+  } catch (const toml::parse_error& e) {
+    return absl::InvalidArgumentError(path + ":" + std::to_string(e.source().begin.line) + ": " +
+                                      std::string(e.description()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<DaemonOptions> parse_daemon_options(const std::vector<std::string>& arguments) {
+  CLI::App app("Runs ranks for a PESC coordinator.", "pesc-worker");
+  Texts texts;
+  add_flags(app, texts);
+  app.set_version_flag("--version", "pesc-worker " PESC_VERSION);
+  DaemonOptions options;
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    app.parse(std::move(reversed));
+  } catch (const CLI::CallForHelp&) {
+    options.exit_code = 0;
+    options.text = app.help();
+    return options;
+  } catch (const CLI::CallForVersion&) {
+    options.exit_code = 0;
+    options.text = "pesc-worker " PESC_VERSION "\n";
+    return options;
+  } catch (const CLI::Error& e) {
+    return absl::InvalidArgumentError(std::string(e.what()) + "; see pesc-worker --help");
+  }
+  if (!texts.config.empty()) {
+    absl::Status read = read_config(texts.config, options);
+    if (!read.ok()) return read;
+  }
+  absl::Status applied = apply_texts(app, texts, options);
+  if (!applied.ok()) return applied;
+  const bool root = ::geteuid() == 0;
+  if (options.worker.state_dir.empty()) {
+    // root's home is closed to the user that ranks run as.
+    options.worker.state_dir =
+        root ? std::filesystem::path("/var/lib/pesc/worker") : rpc::user_state_dir() / "worker";
+  }
+  return options;
+}
+
+}  // namespace pesc::worker

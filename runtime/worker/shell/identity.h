@@ -1,0 +1,36 @@
+// Who this worker is: 64 random bits in its state directory, with the machine they were made on,
+// so that a copied state directory (a cloned disk) is told apart.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/ids.h"
+
+namespace pesc::worker {
+
+struct Machine {
+  std::string id;  // /etc/machine-id; may be empty
+  std::string boot_id;
+  std::string hostname;
+};
+Machine this_machine();
+
+struct WorkerIdentity {
+  WorkerId id;
+  std::string clone_warning;  // empty, or what was found and done
+};
+
+// Reads DIR/identity.json (0600), or makes it. A file that was made on another machine is replaced:
+// two workers with one id would throw each other out of the coordinator for ever.
+absl::StatusOr<WorkerIdentity> load_or_create_worker_identity(const std::filesystem::path& dir,
+                                                              const Machine& machine);
+
+// What there is to give to ranks: the cores of this process's affinity mask, the machine's memory
+// within the cgroup's limit.
+uint32_t available_cpus_milli();
+uint64_t available_memory_bytes();
+
+}  // namespace pesc::worker

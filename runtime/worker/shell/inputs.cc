@@ -1,0 +1,191 @@
+#include "runtime/worker/shell/inputs.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <set>
+#include <system_error>
+
+#include "blob/pack.h"
+#include "runtime/common/state_dir.h"
+
+namespace pesc::worker {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A copy of this much takes about as long as handing it to the pool does.
+constexpr uint64_t kInlineBytes = 64 * 1024;
+constexpr size_t kInlineFiles = 4;
+constexpr uint64_t kArchiveReadBytes = 1 << 20;
+
+class Placer {
+ public:
+  Placer(const JobSpec& spec, const AttemptPaths& paths, const AttemptDirs& dirs, Cache& cache,
+         SharedMode mode)
+      : spec_(spec), paths_(paths), dirs_(dirs), cache_(cache), mode_(mode) {}
+
+  // Archives first: a file that is given as such wins over one of the same name in an archive.
+  absl::StatusOr<PlacedInputs> run() {
+    for (const FileKind kind :
+         {FileKind::archive, FileKind::directory, FileKind::file, FileKind::shared_file}) {
+      for (const FileRef& file : spec_.files) {
+        if (file.kind != kind) continue;
+        absl::Status placed = place(file);
+        if (!placed.ok()) return placed;
+      }
+    }
+    return std::move(placed_);
+  }
+
+ private:
+  absl::Status place(const FileRef& file) {
+    if (file.kind == FileKind::archive) return unpack_archive(file);
+    absl::StatusOr<std::string> path = normalise_relative_path(file.path);
+    if (!path.ok()) return path.status();
+    const std::string target = paths_.app + "/" + *path;
+    if (file.kind == FileKind::directory) return make_directories(*path);
+    if (const size_t slash = path->rfind('/'); slash != std::string::npos) {
+      absl::Status made = make_directories(path->substr(0, slash));
+      if (!made.ok()) return made;
+    }
+    if (::unlink(target.c_str()) != 0 && errno != ENOENT) {
+      return common::errno_status(errno, "replace", target);
+    }
+    absl::Status placed =
+        file.kind == FileKind::file ? place_file(file, target) : place_shared(file, target);
+    if (placed.ok()) note(*path, target, file);
+    return placed;
+  }
+
+  absl::Status place_file(const FileRef& file, const std::string& target) {
+    // The program itself cannot be written while it runs, and as another user's file not at all:
+    // one copy serves all ranks. Other files a rank may change, so it has its own.
+    if (mode_ == SharedMode::root_link && spec_.program == "./" + file.path) {
+      return link_root_copy(file, target);
+    }
+    absl::Status made = cache_.store().materialise(file.blob.digest, target, file.mode, false);
+    return made.ok() ? dirs_.give(target) : made;
+  }
+
+  absl::Status place_shared(const FileRef& file, const std::string& target) {
+    if (mode_ == SharedMode::root_link) return link_root_copy(file, target);
+    absl::StatusOr<std::string> copy =
+        cache_.shared_copy(file.blob.digest, (file.mode & 0111) != 0);
+    if (!copy.ok()) return copy.status();
+    if (mode_ == SharedMode::bind) {
+      common::UniqueFd fd(::open(target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444));
+      if (!fd.valid()) return common::errno_status(errno, "make", target);
+      placed_.binds.emplace_back(*copy, target);
+      return absl::OkStatus();
+    }
+    // Symbolic: a hard link would change the copy's ctime, which tells whether it was touched.
+    if (::symlink(copy->c_str(), target.c_str()) != 0) {
+      return common::errno_status(errno, "link", target);
+    }
+    placed_.checks.push_back({*copy, file.blob.digest, file_print(*copy)});
+    return absl::OkStatus();
+  }
+
+  absl::Status link_root_copy(const FileRef& file, const std::string& target) {
+    const bool executable = (file.mode & 0111) != 0;
+    absl::StatusOr<std::string> copy = cache_.shared_copy(file.blob.digest, executable);
+    if (!copy.ok()) return copy.status();
+    if (::link(copy->c_str(), target.c_str()) == 0) return absl::OkStatus();
+    if (errno != EMLINK) return common::errno_status(errno, "link", target);
+    return cache_.store().materialise(file.blob.digest, target, executable ? 0555 : 0444, false);
+  }
+
+  absl::Status unpack_archive(const FileRef& file) {
+    uint64_t offset = 0;
+    const auto source = [&]() -> absl::StatusOr<std::string> {
+      if (offset >= file.blob.size_bytes) return std::string();
+      auto bytes = cache_.store().read(file.blob.digest, offset, kArchiveReadBytes);
+      if (bytes.ok()) offset += bytes->size();
+      return bytes;
+    };
+    blob::UnpackLimits limits;
+    limits.allow_existing = true;
+    absl::Status unpacked = blob::unpack(source, paths_.app, limits);
+    if (!unpacked.ok()) {
+      return absl::Status(unpacked.code(),
+                          "cannot unpack " + file.path + ": " + std::string(unpacked.message()));
+    }
+    absl::Status given = dirs_.give_tree(paths_.app);
+    return given.ok() ? note_tree() : given;
+  }
+
+  absl::Status note_tree() {
+    std::error_code error;
+    fs::recursive_directory_iterator it(paths_.app, error);
+    for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+      const std::string target = it->path().string();
+      if (it->is_directory(error) && !it->is_symlink(error)) continue;
+      std::string path = target.substr(paths_.app.size() + 1);
+      if (noted_.insert(path).second) {
+        placed_.inputs.push_back({std::move(path), file_print(target), {}, 0});
+      }
+    }
+    if (error) return common::errno_status(error.value(), "read", paths_.app);
+    return absl::OkStatus();
+  }
+
+  void note(const std::string& path, const std::string& target, const FileRef& file) {
+    // Only a collect glob asks later whether the program has changed it.
+    FilePrint print = spec_.collect.empty() ? FilePrint() : file_print(target);
+    placed_.inputs.push_back({path, print, file.blob.digest, file.blob.size_bytes});
+  }
+
+  absl::Status make_directories(const std::string& path) {
+    if (!made_.insert(path).second) return absl::OkStatus();
+    if (const size_t slash = path.rfind('/'); slash != std::string::npos) {
+      absl::Status made = make_directories(path.substr(0, slash));
+      if (!made.ok()) return made;
+    }
+    const std::string target = paths_.app + "/" + path;
+    if (::mkdir(target.c_str(), 0755) == 0) return dirs_.give(target);
+    const int error = errno;
+    struct stat info {};
+    if (error == EEXIST && ::stat(target.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+      return absl::OkStatus();
+    }
+    return common::errno_status(error, "make the directory", target);
+  }
+
+  const JobSpec& spec_;
+  const AttemptPaths& paths_;
+  const AttemptDirs& dirs_;
+  Cache& cache_;
+  const SharedMode mode_;
+  PlacedInputs placed_;
+  std::set<std::string> made_, noted_;
+};
+
+}  // namespace
+
+std::vector<BlobRef> input_blobs(const JobSpec& spec) {
+  std::set<BlobRef> blobs;
+  for (const FileRef& file : spec.files) {
+    if (file.kind != FileKind::directory && !file.blob.empty()) blobs.insert(file.blob);
+  }
+  return {blobs.begin(), blobs.end()};
+}
+
+bool is_heavy(const JobSpec& spec) {
+  uint64_t bytes = 0;
+  for (const FileRef& file : spec.files) {
+    if (file.kind == FileKind::archive) return true;
+    bytes += file.blob.size_bytes;
+  }
+  return bytes > kInlineBytes || spec.files.size() > kInlineFiles;
+}
+
+absl::StatusOr<PlacedInputs> place_inputs(const JobSpec& spec, const AttemptPaths& paths,
+                                          const AttemptDirs& dirs, Cache& cache, SharedMode mode) {
+  return Placer(spec, paths, dirs, cache, mode).run();
+}
+
+}  // namespace pesc::worker

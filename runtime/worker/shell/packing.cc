@@ -1,0 +1,222 @@
+#include "runtime/worker/shell/packing.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+
+#include "blob/files.h"
+#include "blob/hash.h"
+#include "blob/pack.h"
+#include "model/contract.h"
+#include "runtime/common/state_dir.h"
+
+namespace pesc::worker {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kDetailBytes = 300;
+constexpr uint64_t kTailBytes = 16 * 1024;
+constexpr uint64_t kRefusedWithinMs = 1'000;
+// Below this an input that a glob asks for is compared by its bytes: on kernels with coarse file
+// times a program that is quick enough leaves no other trace.
+constexpr uint64_t kCompareBytes = 1 << 20;
+constexpr int64_t kClockStepNs = 20'000'000;
+
+// Grows in memory up to the inline limit, then in a file.
+class OutputSink {
+ public:
+  explicit OutputSink(std::string file) : file_(std::move(file)) {}
+
+  absl::Status add(std::string_view bytes) {
+    hasher_.update(bytes);
+    if (!fd_ && memory_.size() + bytes.size() <= kInlineOutputBytes) {
+      memory_.append(bytes);
+      return absl::OkStatus();
+    }
+    if (!fd_) {
+      ::unlink(file_.c_str());
+      fd_ = blob::Fd(::open(file_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+      if (!fd_) return common::errno_status(errno, "make", file_);
+      absl::Status written = blob::write_all(fd_.get(), memory_, file_);
+      if (!written.ok()) return written;
+      memory_ = std::string();
+    }
+    return blob::write_all(fd_.get(), bytes, file_);
+  }
+
+  PackedOutput finish() {
+    PackedOutput output;
+    output.blob.size_bytes = hasher_.size_bytes();
+    output.blob.digest = hasher_.finish();
+    if (fd_) {
+      output.file = file_;
+    } else {
+      output.bytes = std::move(memory_);
+    }
+    return output;
+  }
+
+ private:
+  const std::string file_;
+  std::string memory_;
+  blob::Fd fd_;
+  blob::Hasher hasher_;
+};
+
+bool matches_any(const std::vector<std::string>& globs, const std::string& path) {
+  return std::any_of(globs.begin(), globs.end(),
+                     [&](const std::string& glob) { return glob_match(glob, path); });
+}
+
+bool is_unchanged(const InputPrint& input, const std::string& target, bool collected) {
+  if (file_print(target) != input.print) return false;
+  if (!collected || input.digest.is_zero() || input.size_bytes > kCompareBytes) return true;
+  struct stat info {};
+  if (::lstat(target.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return true;
+  // The empty file under a mount of a shared one is no change.
+  if (static_cast<uint64_t>(info.st_size) != input.size_bytes) return true;
+  absl::StatusOr<BlobRef> now = blob::hash_file(target);
+  return !now.ok() || now->digest == input.digest;
+}
+
+// Inputs as they were placed: never results.
+std::vector<std::string> unchanged_inputs(const PackOrder& order) {
+  std::vector<std::string> skip;
+  const std::vector<std::string>& globs = order.spec->collect;
+  for (const InputPrint& input : order.placed.inputs) {
+    const bool collected = !globs.empty() && matches_any(globs, input.path);
+    if (!collected || is_unchanged(input, order.paths.app + "/" + input.path, true)) {
+      skip.push_back(input.path);
+    }
+  }
+  if (!order.adopted || order.spec->files.empty()) return skip;
+  // How they were placed is not known any more, but that they were there before the start.
+  const int64_t before = order.exit.outcome.started_unix_ms * 1'000'000 - kClockStepNs;
+  std::error_code error;
+  fs::recursive_directory_iterator it(order.paths.app,
+                                      fs::directory_options::skip_permission_denied, error);
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    const std::string target = it->path().string();
+    if (file_print(target).changed_ns < before) {
+      skip.push_back(target.substr(order.paths.app.size() + 1));
+    }
+  }
+  return skip;
+}
+
+// A program may take its own right to read its results.
+void open_to_owner(const std::string& directory) {
+  std::error_code error;
+  fs::permissions(directory, fs::perms::owner_all, fs::perm_options::add, error);
+  fs::recursive_directory_iterator it(directory, fs::directory_options::skip_permission_denied,
+                                      error);
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    std::error_code ignored;
+    if (it->is_symlink(ignored)) continue;
+    const bool is_directory = it->is_directory(ignored);
+    fs::permissions(it->path(), is_directory ? fs::perms::owner_all : fs::perms::owner_read,
+                    fs::perm_options::add, ignored);
+  }
+}
+
+blob::ExtraFile stream_file(const char* name, const std::string& bytes, bool spilled,
+                            const std::string& path) {
+  blob::ExtraFile file;
+  file.name = name;
+  if (spilled) {
+    file.path = path;
+  } else {
+    file.bytes = bytes;
+  }
+  return file;
+}
+
+std::string standard_error_of(const KeptExit& exit, const AttemptPaths& paths) {
+  if (!exit.error_spilled) return exit.standard_error;
+  const std::string path = paths.root + "/stderr";
+  common::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat info {};
+  if (!fd.valid() || ::fstat(fd.get(), &info) != 0) return "";
+  const uint64_t size = static_cast<uint64_t>(info.st_size);
+  auto tail =
+      blob::pread_up_to(fd.get(), size > kTailBytes ? size - kTailBytes : 0, kTailBytes, path);
+  return tail.ok() ? *std::move(tail) : "";
+}
+
+}  // namespace
+
+absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
+  blob::PackRequest request;
+  request.output_dir = order.paths.output;
+  request.collect_root = order.paths.app;
+  request.collect = order.spec->collect;
+  request.skip = unchanged_inputs(order);
+  request.extra.push_back(stream_file("output.txt", order.exit.standard_output,
+                                      order.exit.output_spilled, order.paths.root + "/stdout"));
+  request.extra.push_back(stream_file("stderr.txt", order.exit.standard_error,
+                                      order.exit.error_spilled, order.paths.root + "/stderr"));
+  for (bool again = false;; again = true) {
+    OutputSink sink(order.outbox_file);
+    auto report = blob::pack(request, [&](std::string_view bytes) { return sink.add(bytes); });
+    if (absl::IsPermissionDenied(report.status()) && !again && ::geteuid() != 0) {
+      open_to_owner(order.paths.output);
+      open_to_owner(order.paths.app);
+      continue;
+    }
+    if (!report.ok()) {
+      ::unlink(order.outbox_file.c_str());
+      return report.status();
+    }
+    PackedOutput output = sink.finish();
+    output.uncollected = std::move(report->uncollected);
+    return output;
+  }
+}
+
+std::string last_line(std::string_view text) {
+  while (!text.empty()) {
+    const size_t newline = text.rfind('\n');
+    std::string_view line = newline == std::string_view::npos ? text : text.substr(newline + 1);
+    text = newline == std::string_view::npos ? std::string_view() : text.substr(0, newline);
+    const size_t first = line.find_first_not_of(" \t\r\v\f");
+    if (first == std::string_view::npos) continue;
+    line = line.substr(first, line.find_last_not_of(" \t\r\v\f") - first + 1);
+    if (line.size() > kDetailBytes) {
+      size_t end = kDetailBytes;  // not within a character of several bytes
+      while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xC0) == 0x80) --end;
+      line = line.substr(0, end);
+    }
+    std::string result(line);
+    for (char& c : result) {
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+    }
+    return result;
+  }
+  return "";
+}
+
+AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths, Inject inject) {
+  AttemptOutcome outcome = exit.outcome;
+  if (outcome.reason == EndReason::succeeded) return outcome;
+  const std::string text = standard_error_of(exit, paths);
+  const std::string words = last_line(text);
+  const bool own_fault =
+      outcome.reason == EndReason::exit_code || outcome.reason == EndReason::signal;
+  if ((own_fault || outcome.detail.empty()) && !words.empty()) outcome.detail = words;
+  if (outcome.detail.size() > kDetailBytes) outcome.detail.resize(kDetailBytes);
+  if (own_fault && inject == Inject::args && outcome.duration_ms < kRefusedWithinMs) {
+    if (std::optional<std::string> flag = injected_argument_refused(text)) {
+      outcome.refused_arguments = true;
+      outcome.detail += " (the program refuses an argument that PESC adds: use " + *flag + ")";
+    }
+  }
+  return outcome;
+}
+
+}  // namespace pesc::worker

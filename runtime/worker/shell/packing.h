@@ -1,0 +1,48 @@
+// What an attempt left, as one blob; and the line that says why it failed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/job_spec.h"
+#include "model/outcome.h"
+#include "runtime/worker/keeper_client/keeper_client.h"
+#include "runtime/worker/shell/attempt_dirs.h"
+#include "runtime/worker/shell/cache.h"
+#include "runtime/worker/shell/inputs.h"
+
+namespace pesc::worker {
+
+inline constexpr uint64_t kInlineOutputBytes = 64 * 1024;
+
+struct PackOrder {
+  std::shared_ptr<const JobSpec> spec;
+  AttemptPaths paths;
+  PlacedInputs placed;
+  bool adopted = false;  // `placed` is not known: an earlier worker placed them
+  KeptExit exit;
+  std::string outbox_file;  // where an output goes that is too large for memory
+};
+
+struct PackedOutput {
+  BlobRef blob;
+  std::string bytes;  // the blob, when it is small
+  std::string file;   // else where it is
+  std::vector<std::string> uncollected;
+};
+
+// Blocks; memory bounded by the packer's window. ResourceExhausted: the disk is full.
+absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order);
+
+// The last line of standard error that says something, at most 300 bytes of it.
+std::string last_line(std::string_view text);
+
+// What the keeper says of the end, with what only the worker knows: the refused argument, the last
+// words of standard error.
+AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths, Inject inject);
+
+}  // namespace pesc::worker

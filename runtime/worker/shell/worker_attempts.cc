@@ -1,0 +1,358 @@
+// What the shell does for attempts: prepare, start, stop, pack, forget.
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "protocol/codec.h"
+#include "runtime/worker/shell/async.h"
+#include "runtime/worker/shell/worker_impl.h"
+
+namespace pesc::worker {
+namespace {
+
+// No job has this key: ids begin with a time.
+constexpr AttemptKey kProbe{};
+
+PrepareFailed failure(const AttemptKey& key, const absl::Status& status) {
+  PrepareFailed failed{key, EndReason::inputs_unavailable, std::string(status.message()), false};
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDataLoss:  // on its way: the coordinator's copy is asked again
+      failed.may_pass = true;
+      break;
+    case absl::StatusCode::kResourceExhausted:
+      failed.reason = EndReason::disk_full;
+      break;
+    default:
+      break;
+  }
+  return failed;
+}
+
+bool has_shared(const JobSpec& spec) {
+  for (const FileRef& file : spec.files) {
+    if (file.kind == FileKind::shared_file) return true;
+  }
+  return false;
+}
+
+std::string path_of(const Command& command, const std::string& otherwise) {
+  for (const std::string& variable : command.environment) {
+    if (variable.rfind("PATH=", 0) == 0) return variable.substr(5);
+  }
+  return otherwise;
+}
+
+}  // namespace
+
+AttemptPtr WorkerShell::find(const AttemptKey& key) const {
+  auto it = attempts_.find(key);
+  return it == attempts_.end() ? nullptr : it->second;
+}
+
+// ---- prepare ------------------------------------------------------------------------------------
+
+void WorkerShell::on(Prepare& action) {
+  AttemptPtr& attempt = attempts_[action.key];
+  if (attempt == nullptr) {
+    attempt = std::make_shared<ShellAttempt>();
+    attempt->key = action.key;
+    attempt->spec = action.spec;
+    attempt->paths = dirs_->paths(action.key);
+    attempt->pinned = input_blobs(*action.spec);
+    cache_->pin(attempt->pinned);
+  }
+  const uint32_t number = ++attempt->prepare_number;
+  attempt->has_directories = true;
+  if (attempt->pinned.empty() && !is_heavy(*attempt->spec)) {  // nothing to fetch, little to make
+    absl::Status made = dirs_->make(attempt->paths);
+    if (made.ok() && !attempt->spec->files.empty()) {
+      auto placed = place_inputs(*attempt->spec, attempt->paths, *dirs_, *cache_,
+                                 shared_mode_.value_or(SharedMode::checked));
+      made = placed.status();
+      if (placed.ok()) attempt->placed = *std::move(placed);
+    }
+    prepared(attempt, number, made);
+    return;
+  }
+  tasks_->add(fetcher_->ensure(attempt->pinned)
+                  .then([this, attempt, number] { return place(attempt, number); })
+                  .catch_([this, attempt, number](kj::Exception&& e) {
+                    prepared(attempt, number, rpc::to_status(e));
+                  }));
+}
+
+kj::Promise<void> WorkerShell::place(AttemptPtr attempt, uint32_t number) {
+  if (attempt->forgotten || attempt->prepare_number != number) return kj::READY_NOW;
+  kj::Promise<SharedMode> mode =
+      has_shared(*attempt->spec)
+          ? shared_mode()
+          : kj::Promise<SharedMode>(shared_mode_.value_or(SharedMode::checked));
+  return mode.then([this, attempt, number](SharedMode shared) -> kj::Promise<void> {
+    if (attempt->forgotten || attempt->prepare_number != number) return kj::READY_NOW;
+    const auto work = [spec = attempt->spec, paths = attempt->paths, dirs = dirs_, cache = cache_,
+                       shared]() -> absl::StatusOr<PlacedInputs> {
+      absl::Status made = dirs->make(paths);
+      if (!made.ok()) return made;
+      return place_inputs(*spec, paths, *dirs, *cache, shared);
+    };
+    const auto finish = [this, attempt, number](absl::StatusOr<PlacedInputs> placed) {
+      if (placed.ok() && attempt->prepare_number == number) attempt->placed = *std::move(placed);
+      prepared(attempt, number, placed.status());
+    };
+    if (!is_heavy(*attempt->spec)) {
+      finish(work());
+      return kj::READY_NOW;
+    }
+    ++attempt->pool_jobs;
+    return blocking(loop_, work)
+        .then(
+            [this, attempt, finish](absl::StatusOr<PlacedInputs> placed) {
+              pool_job_done(attempt);
+              finish(std::move(placed));
+            },
+            [this, attempt, finish](kj::Exception&& e) {
+              pool_job_done(attempt);
+              finish(rpc::to_status(e));
+            });
+  });
+}
+
+void WorkerShell::prepared(const AttemptPtr& attempt, uint32_t number, const absl::Status& status) {
+  if (attempt->forgotten || attempt->prepare_number != number) return;
+  if (status.ok()) {
+    push(Prepared{attempt->key});
+    return;
+  }
+  spdlog::warn("event=prepare_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
+               std::string(status.message()));
+  push(failure(attempt->key, status));
+}
+
+void WorkerShell::on(CancelPrepare& action) {
+  if (AttemptPtr attempt = find(action.key)) ++attempt->prepare_number;
+}
+
+// ---- how shared files are kept read-only
+// ------------------------------------------------------------
+
+kj::Promise<SharedMode> WorkerShell::shared_mode() {
+  if (shared_mode_) return *shared_mode_;
+  auto paf = kj::newPromiseAndFulfiller<SharedMode>();
+  waiting_for_mode_.push_back(kj::mv(paf.fulfiller));
+  if (!std::exchange(probing_, true)) probe_binds();
+  return kj::mv(paf.promise);
+}
+
+// A program with a mount, started by the very keeper that is to make the mounts.
+void WorkerShell::probe_binds() {
+  const std::string directory = (state_dir_ / "outbox").string();
+  const std::string source = directory + "/probe-source", target = directory + "/probe-target";
+  for (const std::string& path : {source, target}) {
+    common::UniqueFd made(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  }
+  if (keeper_ == nullptr) {
+    KeptExit exit;
+    exit.key = kProbe;
+    on_exited(std::move(exit));
+    return;
+  }
+  LaunchRequest request;
+  request.key = kProbe;
+  request.argv = {"true"};
+  request.search_path = "/usr/local/bin:/usr/bin:/bin";
+  request.working_directory = directory;
+  request.spill_directory = directory;
+  request.read_only_binds.emplace_back(source, target);
+  keeper_->start(request);
+}
+
+void WorkerShell::on_started(const AttemptKey& key, int64_t unix_ms, bool binds_done) {
+  if (key == kProbe) {
+    shared_mode_ = binds_done ? SharedMode::bind : SharedMode::checked;
+    return;
+  }
+  AttemptPtr attempt = find(key);
+  if (attempt == nullptr) return;
+  watch_->add(key, attempt->paths.events);
+  push(Started{key, unix_ms});
+  if (!attempt->placed.binds.empty() && !binds_done) {
+    // The program sees empty files: what it does now is worth nothing. The next try has links.
+    spdlog::warn("event=mounts_failed attempt=\"{}\" next=\"shared files are links, and checked\"",
+                 to_string(key));
+    shared_mode_ = SharedMode::checked;
+    attempt->binds_failed = true;
+    keeper_->stop(key, EndReason::inputs_unavailable, 0);
+  }
+}
+
+// ---- start, stop, exit
+// ------------------------------------------------------------------------------
+
+const std::string& WorkerShell::lease_bytes(const AttemptPtr& attempt) {
+  if (lease_spec_ != attempt->spec) {
+    lease_spec_ = attempt->spec;
+    lease_bytes_ = protocol::serialize_spec(*attempt->spec);
+  }
+  return lease_bytes_;
+}
+
+void WorkerShell::on(Start& action) {
+  AttemptPtr attempt = find(action.key);
+  if (attempt == nullptr || keeper_ == nullptr) {
+    AttemptOutcome outcome;
+    outcome.reason = EndReason::worker_lost;
+    outcome.exit_code = -1;
+    outcome.detail = "the worker's keeper was not running";
+    push(Exited{action.key, std::move(outcome)});
+    return;
+  }
+  AttemptPlace place;
+  place.app_dir = attempt->paths.app;
+  place.checkpoint_dir = attempt->paths.checkpoint;
+  place.output_dir = attempt->paths.output;
+  place.temporary_dir = attempt->paths.temporary;
+  place.events_file = attempt->paths.events;
+  Command command = make_command(*attempt->spec, attempt->key, place, base_);
+  LaunchRequest request;
+  request.key = attempt->key;
+  request.search_path = path_of(command, base_.path);
+  request.argv = std::move(command.argv);
+  request.environment = std::move(command.environment);
+  request.working_directory = attempt->paths.app;
+  request.spill_directory = attempt->paths.root;
+  request.lease = lease_bytes(attempt);
+  if (user_) {
+    request.run_as = true;
+    request.uid = user_->uid;
+    request.gid = user_->gid;
+  }
+  request.time_limit_ms = attempt->spec->time_limit_ms;
+  request.grace_ms = attempt->spec->grace_ms;
+  request.output_limit_bytes = attempt->spec->output_limit_bytes;
+  request.read_only_binds = attempt->placed.binds;
+  request.idle_priority = options_.idle_priority;
+  attempt->with_keeper = attempt->running = true;
+  keeper_->start(request);
+}
+
+void WorkerShell::on(Stop& action) {
+  if (keeper_ != nullptr) keeper_->stop(action.key, action.reason, action.grace_ms);
+}
+
+void WorkerShell::on_exited(KeptExit exit) {
+  if (exit.key == kProbe) {
+    if (!shared_mode_) shared_mode_ = SharedMode::checked;  // it could not even be started
+    probing_ = false;
+    if (keeper_ != nullptr) keeper_->forget(kProbe);
+    for (auto& waiting : std::exchange(waiting_for_mode_, {})) {
+      waiting->fulfill(SharedMode(*shared_mode_));
+    }
+    return;
+  }
+  AttemptPtr attempt = find(exit.key);
+  if (attempt == nullptr) {
+    keeper_->forget(exit.key);
+    return;
+  }
+  watch_->remove(exit.key);
+  attempt->running = false;
+  attempt->exit = std::move(exit);
+  AttemptOutcome outcome = complete_outcome(attempt->exit, attempt->paths, attempt->spec->inject);
+  if (attempt->binds_failed) {
+    outcome.reason = EndReason::inputs_unavailable;
+    outcome.detail = "a shared file could not be mounted read-only";
+  }
+  push(Exited{attempt->key, std::move(outcome)});
+}
+
+// ---- pack, forget
+// -----------------------------------------------------------------------------------
+
+void WorkerShell::on(Pack& action) {
+  AttemptPtr attempt = find(action.key);
+  if (attempt == nullptr || !attempt->has_directories ||
+      action.outcome.reason == EndReason::cannot_start ||
+      action.outcome.reason == EndReason::inputs_unavailable) {
+    push(Packed{action.key, {}, {}});
+    return;
+  }
+  PackOrder order;
+  order.spec = attempt->spec;
+  order.paths = attempt->paths;
+  order.placed = std::exchange(attempt->placed, {});
+  order.adopted = attempt->adopted;
+  order.exit = std::exchange(attempt->exit, {});  // not needed again: the keeper has it for logs
+  order.outbox_file = (state_dir_ / "outbox" / std::to_string(next_outbox_++)).string();
+  ++attempt->pool_jobs;
+  const auto work = [order = std::move(order), cache = cache_]() -> absl::StatusOr<PackedOutput> {
+    for (const SharedUse& use : order.placed.checks) {
+      if (!cache->verify_shared_copy(use.path, use.digest, use.print)) {
+        spdlog::warn("event=shared_file_changed job={} rank={} blob={} next=\"fetched again\"",
+                     to_string(order.exit.key.job), order.exit.key.rank, to_hex(use.digest));
+      }
+    }
+    return pack_attempt(order);
+  };
+  tasks_->add(blocking(loop_, work)
+                  .then(
+                      [this, attempt](absl::StatusOr<PackedOutput> output) {
+                        packed(attempt, std::move(output));
+                      },
+                      [this, attempt](kj::Exception&& e) { packed(attempt, rpc::to_status(e)); }));
+}
+
+void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput> output) {
+  if (output.ok()) {
+    attempt->packed = *std::move(output);
+    push(Packed{attempt->key, attempt->packed.blob, attempt->packed.uncollected});
+  } else {
+    const std::string message(output.status().message());
+    spdlog::warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key), message);
+    push(PackFailed{attempt->key, EndReason::disk_full, message});
+  }
+  pool_job_done(attempt);
+}
+
+void WorkerShell::on(Forget& action) {
+  auto it = attempts_.find(action.key);
+  if (it == attempts_.end()) return;
+  AttemptPtr attempt = std::move(it->second);
+  attempts_.erase(it);
+  watch_->remove(action.key);
+  if (attempt->with_keeper && keeper_ != nullptr) keeper_->forget(action.key);
+  cache_->unpin(attempt->pinned);
+  attempt->forgotten = true;
+  if (attempt->pool_jobs == 0) dispose(attempt);
+}
+
+void WorkerShell::pool_job_done(const AttemptPtr& attempt) {
+  if (--attempt->pool_jobs == 0 && attempt->forgotten) dispose(attempt);
+}
+
+void WorkerShell::dispose(const AttemptPtr& attempt) {
+  if (!attempt->packed.file.empty()) ::unlink(attempt->packed.file.c_str());
+  if (!attempt->has_directories) return;
+  dirs_->discard(attempt->paths);
+  empty_trash();
+}
+
+// One job for whatever has come together meanwhile.
+void WorkerShell::empty_trash() {
+  trash_again_ = true;
+  if (trash_busy_) return;
+  trash_again_ = false;
+  trash_busy_ = true;
+  loop_.run_blocking([dirs = dirs_] { dirs->empty_trash(); },
+                     [this, alive = alive_] {
+                       if (!*alive) return;
+                       trash_busy_ = false;
+                       if (trash_again_) empty_trash();
+                     });
+}
+
+}  // namespace pesc::worker

@@ -1,0 +1,165 @@
+// The worker's shell. Internal to this folder; worker.cc has its life, worker_attempts.cc what it
+// does for attempts, worker_reports.cc what it tells the coordinator.
+#pragma once
+
+#include <kj/async.h>
+
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/contract.h"
+#include "rpc/loop.h"
+#include "runtime/common/state_dir.h"
+#include "runtime/worker/core/core.h"
+#include "runtime/worker/keeper_client/keeper_client.h"
+#include "runtime/worker/shell/attempt_dirs.h"
+#include "runtime/worker/shell/cache.h"
+#include "runtime/worker/shell/events_watch.h"
+#include "runtime/worker/shell/fetch.h"
+#include "runtime/worker/shell/identity.h"
+#include "runtime/worker/shell/inputs.h"
+#include "runtime/worker/shell/packing.h"
+#include "runtime/worker/shell/session.h"
+#include "runtime/worker/shell/worker.h"
+
+namespace pesc::worker {
+
+// What the shell knows of one attempt, from Prepare or Adopted to Forget.
+struct ShellAttempt {
+  AttemptKey key;
+  std::shared_ptr<const JobSpec> spec;
+  AttemptPaths paths;
+  std::vector<BlobRef> pinned;
+  PlacedInputs placed;
+  bool has_directories = false;
+  bool adopted = false;
+  bool with_keeper = false;  // started there, and not forgotten
+  bool running = false;
+  bool binds_failed = false;
+  uint32_t prepare_number = 0;  // a preparation that was cancelled finds another number here
+  uint32_t pool_jobs = 0;       // work that uses its directories; they are deleted after it
+  bool forgotten = false;
+  KeptExit exit;
+  PackedOutput packed;
+};
+using AttemptPtr = std::shared_ptr<ShellAttempt>;
+
+class WorkerShell final : public Worker,
+                          public SessionDelegate,
+                          public kj::TaskSet::ErrorHandler {
+ public:
+  WorkerShell(rpc::Loop& loop, Options options, SessionSource sessions);
+  ~WorkerShell() noexcept override;
+
+  absl::Status start();
+
+  std::string id() const override { return to_string(identity_.id); }
+  kj::Promise<void> drain() override;
+  kj::Promise<void> vacate(uint64_t limit_ms) override;
+  kj::Promise<void> shutdown() override;
+
+ private:
+  // ---- worker.cc
+  absl::Status open_state();
+  absl::Status open_keeper();
+  void set_up_core();
+  std::vector<std::string> warnings() const;
+  void push(Event event);
+  void drain_events();
+  void perform(Action& action);
+  void arm_timer();
+  void on_welcome(std::vector<KeptAttempt> kept);
+  void adopt(KeptAttempt kept);
+  void on_keeper_lost(const absl::Status& why);
+  void reopen_keeper();
+  void taskFailed(kj::Exception&& exception) override;
+  std::vector<AttemptKey> holding() override;
+  void on_connected(uint64_t heartbeat_ms, protocol::Blobs::Client blobs) override;
+  void on_disconnected() override;
+  void on_update(UpdateReceived update) override;
+
+  // ---- worker_attempts.cc
+  AttemptPtr find(const AttemptKey& key) const;
+  void on(Prepare& action);
+  void on(CancelPrepare& action);
+  void on(Start& action);
+  void on(Stop& action);
+  void on(Pack& action);
+  void on(SendReport& action);
+  void on(Forget& action);
+  void on(Drained& action);
+  kj::Promise<void> place(AttemptPtr attempt, uint32_t number);
+  void prepared(const AttemptPtr& attempt, uint32_t number, const absl::Status& status);
+  kj::Promise<SharedMode> shared_mode();
+  void probe_binds();
+  void on_started(const AttemptKey& key, int64_t unix_ms, bool binds_done);
+  void on_exited(KeptExit exit);
+  const std::string& lease_bytes(const AttemptPtr& attempt);
+  void packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput> output);
+  void pool_job_done(const AttemptPtr& attempt);
+  void dispose(const AttemptPtr& attempt);
+  void empty_trash();
+
+  // ---- worker_reports.cc
+  void send(std::vector<AttemptKey> holding, uint64_t last_update,
+            std::vector<Session::Finished> finished, std::vector<Progressed> progress);
+  void upload_and_send(SendReport::Finished finished, const std::string& file,
+                       uint64_t last_update);
+  kj::Promise<LogChunk> read_log(const AttemptKey& key, uint8_t stream, uint64_t offset,
+                                 uint32_t max_bytes) override;
+
+  rpc::Loop& loop_;
+  Options options_;
+  SessionSource source_;
+
+  // Opened by start().
+  std::filesystem::path state_dir_;
+  common::UniqueFd lock_;
+  std::optional<RankUser> user_;
+  WorkerIdentity identity_;
+  Machine machine_;
+  BaseEnvironment base_;
+  std::shared_ptr<AttemptDirs> dirs_;
+  std::shared_ptr<Cache> cache_;
+  std::unique_ptr<Fetcher> fetcher_;
+  std::unique_ptr<EventsWatch> watch_;
+  std::unique_ptr<Core> core_;
+  std::unique_ptr<KeeperClient> keeper_;
+  std::unique_ptr<Session> session_;
+  std::optional<protocol::Blobs::Client> blobs_;
+
+  std::map<AttemptKey, AttemptPtr> attempts_;
+  std::deque<Event> events_;
+  bool drain_planned_ = false;
+  bool welcomed_ = false;
+  bool stopping_ = false;
+  uint32_t keeper_failures_ = 0;
+  uint64_t next_outbox_ = 0;
+  std::optional<TimeMs> armed_;
+  kj::Promise<void> timer_ = nullptr;
+
+  // Of the job whose ranks start now: each start carries it, serialised.
+  std::shared_ptr<const JobSpec> lease_spec_;
+  std::string lease_bytes_;
+
+  std::optional<SharedMode> shared_mode_;
+  bool probing_ = false;
+  std::vector<kj::Own<kj::PromiseFulfiller<SharedMode>>> waiting_for_mode_;
+
+  bool trash_busy_ = false, trash_again_ = false;
+  std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting_for_drained_;
+  bool drained_ = false;
+  kj::Own<kj::PromiseFulfiller<void>> keeper_ended_;
+
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  std::optional<kj::TaskSet> tasks_;
+};
+
+}  // namespace pesc::worker

@@ -1,0 +1,166 @@
+// pesc-worker: a worker over a connection to its coordinator, until it is told to end.
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <asio/signal_set.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rpc/connection.h"
+#include "rpc/credentials.h"
+#include "rpc/loop.h"
+#include "runtime/worker/shell/daemon_options.h"
+#include "runtime/worker/shell/run_as.h"
+#include "runtime/worker/shell/worker.h"
+
+namespace pesc::worker {
+namespace {
+
+// From the first signal to the end, whatever the ranks do.
+constexpr uint64_t kVacateLimitMs = 15'000;
+
+int fail(const absl::Status& status, int code) {
+  std::fprintf(stderr, "pesc-worker: %s\n", std::string(status.message()).c_str());
+  return code;
+}
+
+void set_up_log(const std::string& level) {
+  auto logger = spdlog::stderr_logger_mt("pesc-worker");
+  logger->set_pattern("time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
+  logger->set_level(spdlog::level::from_str(level));
+  logger->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+absl::StatusOr<rpc::JoinFile> find_join(const DaemonOptions& options) {
+  const std::string& named =
+      options.join_file.empty() ? options.coordinator : options.join_file;
+  auto found = rpc::find_coordinator(named, rpc::Role::worker);
+  if (!found.ok()) return found.status();
+  if (!*found) {
+    return absl::InvalidArgumentError(
+        "no coordinator is named: give --coordinator HOST:PORT or --join-file FILE, set "
+        "PESC_COORDINATOR, or write `coordinator = \"HOST:PORT\"` to " +
+        (rpc::user_config_dir() / "config.toml").string());
+  }
+  rpc::JoinFile join = **found;
+  // Both given: the file has the credentials, the flag the address.
+  if (!options.join_file.empty() && !options.coordinator.empty()) {
+    join.address = options.coordinator;
+  }
+  if (join.role != rpc::Role::worker) {
+    return absl::InvalidArgumentError(
+        "the credentials for " + join.address + " are a " + std::string(to_string(join.role)) +
+        "'s: make a worker's with `pesc join-file worker`");
+  }
+  return join;
+}
+
+// A connection, kept as long as the session that came over it.
+class Dialler {
+ public:
+  Dialler(rpc::Loop& loop, DaemonOptions options) : loop_(loop), options_(std::move(options)) {}
+
+  // Credentials are looked up each time: a coordinator on this machine may start later than we do,
+  // and a new join file is used without a restart.
+  kj::Promise<protocol::WorkerSession::Client> dial() {
+    connection_.reset();
+    auto join = find_join(options_);
+    if (!join.ok()) return rpc::to_exception(join.status());
+    auto address = rpc::parse_address(join->address);
+    if (!address.ok()) return rpc::to_exception(address.status());
+    return rpc::connect(loop_, *address, join->certificate_pem)
+        .then([this, token = join->token](std::unique_ptr<rpc::Connection> connection)
+                  -> kj::Promise<protocol::WorkerSession::Client> {
+          connection_ = std::move(connection);
+          auto front = connection_->bootstrap().castAs<protocol::Front>();
+          auto request = front.loginRequest();
+          request.setToken(token);
+          request.setSoftware("pesc-worker " PESC_VERSION);
+          return request.send().then([](auto&& response) {
+            if (!response.hasWorker()) {
+              rpc::throw_if_error(absl::PermissionDeniedError(
+                  "the token is not a worker's: make one with `pesc join-file worker`"));
+            }
+            return response.getWorker();
+          });
+        });
+  }
+
+ private:
+  rpc::Loop& loop_;
+  const DaemonOptions options_;
+  std::unique_ptr<rpc::Connection> connection_;
+};
+
+void end_at_signal(rpc::Loop& loop, Worker& worker, asio::signal_set& signals) {
+  signals.async_wait([&](const asio::error_code& error, int signal) {
+    if (error) return;
+    spdlog::info("event=stopping signal={} next=\"ranks are given back; a second signal ends at "
+                 "once\"",
+                 signal);
+    signals.async_wait([](const asio::error_code& again, int) {
+      if (!again) ::_exit(1);
+    });
+    loop.detach(worker.vacate(kVacateLimitMs).then([&worker] { return worker.shutdown(); }).then([&] {
+      loop.stop();
+    }, [&](kj::Exception&& e) {
+      spdlog::error("event=stop_failed error=\"{}\"", e.getDescription().cStr());
+      loop.stop();
+    }));
+  });
+}
+
+int run(const DaemonOptions& given) {
+  DaemonOptions options = given;
+  if (::geteuid() == 0 && options.worker.run_as.empty()) {
+    options.worker.run_as = default_rank_user();
+    spdlog::warn("event=warning text=\"started as root without --run-as: ranks run as the user "
+                 "{}\"",
+                 options.worker.run_as);
+  }
+  // Found wrong now, a name is told to the person at the keyboard.
+  auto join = find_join(options);
+  if (!join.ok() && absl::IsInvalidArgument(join.status())) return fail(join.status(), 2);
+
+  rpc::Loop loop;
+  Dialler dialler(loop, options);
+  auto worker = Worker::open(loop, options.worker, [&dialler] { return dialler.dial(); });
+  if (!worker.ok()) return fail(worker.status(), 1);
+  asio::signal_set signals(loop.io(), SIGTERM, SIGINT);
+  end_at_signal(loop, **worker, signals);
+  loop.run();
+  spdlog::info("event=stopped");
+  worker->reset();
+  return 0;
+}
+
+}  // namespace
+
+int worker_main(int argc, char** argv) {
+  auto options = parse_daemon_options(std::vector<std::string>(argv + 1, argv + argc));
+  if (!options.ok()) return fail(options.status(), 2);
+  if (options->exit_code >= 0) {
+    std::fputs(options->text.c_str(), stdout);
+    return options->exit_code;
+  }
+  ::umask(022);
+  set_up_log(options->log_level);
+  try {
+    return run(*options);
+  } catch (const kj::Exception& e) {
+    return fail(rpc::to_status(e), 1);
+  } catch (const std::exception& e) {
+    return fail(absl::InternalError(e.what()), 1);
+  }
+}
+
+}  // namespace pesc::worker
+
+int main(int argc, char** argv) { return pesc::worker::worker_main(argc, argv); }

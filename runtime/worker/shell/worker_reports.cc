@@ -1,0 +1,104 @@
+// What the worker tells the coordinator: ends, progress, outputs, live logs.
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "blob/files.h"
+#include "runtime/worker/shell/async.h"
+#include "runtime/worker/shell/upload.h"
+#include "runtime/worker/shell/worker_impl.h"
+
+namespace pesc::worker {
+
+void WorkerShell::on(SendReport& action) {
+  std::vector<Session::Finished> small;
+  bool sent_large = false;
+  for (SendReport::Finished& finished : action.finished) {
+    AttemptPtr attempt = find(finished.key);
+    if (attempt != nullptr && !finished.outcome.output.empty() && !attempt->packed.file.empty()) {
+      upload_and_send(std::move(finished), attempt->packed.file, action.last_update);
+      sent_large = true;
+      continue;
+    }
+    std::string bytes;
+    if (attempt != nullptr && !finished.outcome.output.empty()) bytes = attempt->packed.bytes;
+    small.push_back({finished.key, std::move(finished.outcome), std::move(bytes)});
+  }
+  if (sent_large && small.empty() && action.progress.empty()) return;
+  send(std::move(action.holding), action.last_update, std::move(small), std::move(action.progress));
+}
+
+void WorkerShell::send(std::vector<AttemptKey> holding, uint64_t last_update,
+                       std::vector<Session::Finished> finished, std::vector<Progressed> progress) {
+  std::vector<AttemptKey> keys;
+  for (const Session::Finished& end : finished) keys.push_back(end.key);
+  tasks_->add(session_->report(holding, last_update, finished, progress)
+                  .then(
+                      [this](Session::Answer answer) {
+                        if (!answer.acknowledged.empty()) {
+                          push(Acknowledged{std::move(answer.acknowledged)});
+                        }
+                        if (answer.stop.empty()) return;
+                        UpdateReceived update;
+                        update.stop = std::move(answer.stop);
+                        push(std::move(update));
+                      },
+                      [this, keys](kj::Exception&& e) {
+                        const std::string why(rpc::to_status(e).message());
+                        if (!keys.empty()) {
+                          spdlog::debug("event=report_failed attempts={} error=\"{}\"", keys.size(),
+                                        why);
+                          push(ReportFailed{keys, why});
+                        }
+                      }));
+}
+
+void WorkerShell::upload_and_send(SendReport::Finished finished, const std::string& file,
+                                  uint64_t last_update) {
+  const AttemptKey key = finished.key;
+  if (!blobs_) {
+    push(ReportFailed{{key}, "there is no session with a coordinator"});
+    return;
+  }
+  tasks_->add(upload_file(loop_, *blobs_, finished.outcome.output, file)
+                  .then(
+                      [this, finished = std::move(finished), last_update]() mutable {
+                        if (find(finished.key) == nullptr)
+                          return;  // not wanted any more, meanwhile
+                        std::vector<Session::Finished> ends;
+                        ends.push_back({finished.key, std::move(finished.outcome), ""});
+                        send(core_->holding(), last_update, std::move(ends), {});
+                      },
+                      [this, key](kj::Exception&& e) {
+                        const std::string why(rpc::to_status(e).message());
+                        spdlog::warn(
+                            "event=upload_failed attempt=\"{}\" error=\"{}\" next=\"tried again\"",
+                            to_string(key), why);
+                        push(ReportFailed{{key}, why});
+                      }));
+}
+
+kj::Promise<LogChunk> WorkerShell::read_log(const AttemptKey& key, uint8_t stream, uint64_t offset,
+                                            uint32_t max_bytes) {
+  if (stream != 1 && stream != 2) {
+    return rpc::to_exception(absl::InvalidArgumentError("stream " + std::to_string(stream) +
+                                                        " is neither 1 (output) nor 2 (error)"));
+  }
+  AttemptPtr attempt = find(key);
+  if (attempt == nullptr) {
+    return rpc::to_exception(absl::NotFoundError("this worker does not have " + to_string(key)));
+  }
+  if (keeper_ == nullptr || !attempt->with_keeper) return LogChunk{"", attempt->running};
+  auto paf = kj::newPromiseAndFulfiller<LogChunk>();
+  auto fulfiller = std::make_shared<kj::Own<kj::PromiseFulfiller<LogChunk>>>(kj::mv(paf.fulfiller));
+  const bool running = attempt->running;
+  keeper_->read_output(key, stream, offset, max_bytes,
+                       [fulfiller, running](KeeperClient::Output output) {
+                         (*fulfiller)->fulfill(LogChunk{std::move(output.data), running});
+                       });
+  return kj::mv(paf.promise);
+}
+
+}  // namespace pesc::worker

@@ -1,0 +1,58 @@
+#include "runtime/worker/shell/daemon_options.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/worker_shell/support.h"
+
+namespace pesc::worker {
+namespace {
+
+std::string error_of(const std::vector<std::string>& arguments) {
+  auto options = parse_daemon_options(arguments);
+  EXPECT_FALSE(options.ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(options.status())) << options.status();
+  return std::string(options.status().message());
+}
+
+TEST(DaemonOptions, FlagsWinOverTheFile) {
+  TemporaryDirectory directory;
+  const std::string config = (directory.path() / "worker.toml").string();
+  write_file(config, "coordinator = \"lab:7341\"\ncpus = 2.5\nroom = \"a\"\nmemory = \"2GiB\"\n");
+  auto options = parse_daemon_options({"--config", config, "--room", "b", "--state", "/x"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->coordinator, "lab:7341");
+  EXPECT_EQ(options->worker.room, "b");
+  EXPECT_EQ(options->worker.cpus_milli, 2500u);
+  EXPECT_EQ(options->worker.memory_bytes, uint64_t{2} << 30);
+  EXPECT_EQ(options->worker.state_dir, "/x");
+}
+
+TEST(DaemonOptions, RefusesWhatItDoesNotKnowByName) {
+  EXPECT_NE(error_of({"--cpuz", "3"}).find("--cpuz"), std::string::npos);
+  EXPECT_NE(error_of({"--cpus", "many"}).find("cpus"), std::string::npos);
+  EXPECT_NE(error_of({"--cpus", "-1"}).find("--cpus"), std::string::npos);
+  EXPECT_NE(error_of({"--memory", "lots"}).find("--memory"), std::string::npos);
+  EXPECT_NE(error_of({"--log-level", "loud"}).find("loud"), std::string::npos);
+  TemporaryDirectory directory;
+  const std::string config = (directory.path() / "worker.toml").string();
+  write_file(config, "coordinater = \"lab\"\n");
+  EXPECT_NE(error_of({"--config", config}).find("\"coordinater\" is not known"), std::string::npos);
+  write_file(config, "cpus = \"two\"\n");
+  EXPECT_NE(error_of({"--config", config}).find("\"cpus\" must be a number"), std::string::npos);
+  write_file(config, "room = [\n");
+  EXPECT_NE(error_of({"--config", config}).find("worker.toml:"), std::string::npos);
+  EXPECT_NE(error_of({"--config", "/no/such/file"}).find("/no/such/file"), std::string::npos);
+}
+
+TEST(DaemonOptions, VersionAndHelpRunNothing) {
+  auto version = parse_daemon_options({"--version"});
+  ASSERT_TRUE(version.ok());
+  EXPECT_EQ(version->exit_code, 0);
+  EXPECT_EQ(version->text.rfind("pesc-worker ", 0), 0u);
+  auto help = parse_daemon_options({"--help"});
+  ASSERT_TRUE(help.ok());
+  EXPECT_NE(help->text.find("--join-file"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace pesc::worker

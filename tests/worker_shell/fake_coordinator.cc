@@ -1,0 +1,201 @@
+#include "tests/worker_shell/fake_coordinator.h"
+
+#include <gtest/gtest.h>
+#include <kj/debug.h>
+
+#include <algorithm>
+
+namespace pesc::worker {
+
+class FakeCoordinator::UploadServer final : public protocol::Upload::Server {
+ public:
+  UploadServer(FakeCoordinator& fake, BlobRef blob) : fake_(fake), blob_(blob) {}
+  kj::Promise<void> write(WriteContext context) override {
+    auto params = context.getParams();
+    KJ_REQUIRE(params.getOffset() == bytes_.size(), "out of order");
+    bytes_.append(protocol::as_view(params.getData()));
+    fake_.largest_write = std::max<uint64_t>(fake_.largest_write, params.getData().size());
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> finish(FinishContext) override {
+    KJ_REQUIRE(bytes_.size() == blob_.size_bytes && sha256(bytes_) == blob_.digest);
+    fake_.blobs_[blob_.digest] = bytes_;
+    return kj::READY_NOW;
+  }
+
+ private:
+  FakeCoordinator& fake_;
+  const BlobRef blob_;
+  std::string bytes_;
+};
+
+class FakeCoordinator::BlobsServer final : public protocol::Blobs::Server {
+ public:
+  explicit BlobsServer(FakeCoordinator& fake) : fake_(fake) {}
+
+  kj::Promise<void> missing(MissingContext context) override {
+    auto digests = protocol::decode_digests(context.getParams().getDigests(), 1000);
+    rpc::throw_if_error(digests.status());
+    std::vector<uint32_t> missing;
+    for (uint32_t i = 0; i < digests->size(); ++i) {
+      if (!fake_.blobs_.contains((*digests)[i])) missing.push_back(i);
+    }
+    auto out = context.getResults().initMissing(static_cast<unsigned>(missing.size()));
+    for (unsigned i = 0; i < out.size(); ++i) out.set(i, missing[i]);
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> upload(UploadContext context) override {
+    auto blob = protocol::decode(context.getParams().getBlob());
+    rpc::throw_if_error(blob.status());
+    context.getResults().setUpload(kj::heap<UploadServer>(fake_, *blob));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> read(ReadContext context) override {
+    auto params = context.getParams();
+    const std::string& bytes = find(params.getDigest());
+    KJ_REQUIRE(params.getOffset() <= bytes.size() && params.getMaxBytes() <= 1 << 20);
+    context.getResults().setData(protocol::as_data(
+        std::string_view(bytes).substr(params.getOffset(), params.getMaxBytes())));
+    return kj::READY_NOW;
+  }
+
+  // One fewer than asked for: a shorter list is allowed, and must not lose any.
+  kj::Promise<void> readMany(ReadManyContext context) override {
+    auto digests = context.getParams().getDigests();
+    const unsigned count = std::max(1u, digests.size() - 1);
+    auto out = context.getResults().initBlobs(count);
+    for (unsigned i = 0; i < count; ++i) out.set(i, protocol::as_data(find(digests[i])));
+    return kj::READY_NOW;
+  }
+
+ private:
+  const std::string& find(capnp::Data::Reader in) {
+    auto digest = protocol::decode_digest(in);
+    rpc::throw_if_error(digest.status());
+    auto it = fake_.blobs_.find(*digest);
+    if (it == fake_.blobs_.end()) {
+      rpc::throw_if_error(absl::NotFoundError("no blob " + to_hex(*digest)));
+    }
+    ++fake_.reads[*digest];
+    return it->second;
+  }
+
+  FakeCoordinator& fake_;
+};
+
+class FakeCoordinator::SessionServer final : public protocol::WorkerSession::Server {
+ public:
+  explicit SessionServer(FakeCoordinator& fake) : fake_(fake) {}
+
+  kj::Promise<void> attach(AttachContext context) override {
+    auto params = context.getParams();
+    auto holding = protocol::decode_list(params.getHolding());
+    rpc::throw_if_error(holding.status());
+    fake_.held_at_attach = *holding;
+    fake_.warnings.clear();
+    for (auto warning : params.getInfo().getWarnings()) fake_.warnings.emplace_back(warning.cStr());
+    fake_.sink_ = params.getSink();
+    fake_.known_specs_.clear();
+    ++fake_.attached;
+    context.getResults().setHeartbeatMs(fake_.heartbeat_ms);
+    context.getResults().setLeaseMs(60'000);
+    fake_.changed();
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> report(ReportContext context) override {
+    if (fake_.reports_fail) rpc::throw_if_error(absl::ResourceExhaustedError("the disk is full"));
+    std::vector<AttemptKey> keys;
+    auto params = context.getParams();
+    for (auto progress : params.getProgress()) fake_.progress_.insert(progress.getFraction());
+    for (auto finished : params.getFinished()) take(finished, keys);
+    if (fake_.acknowledge) {
+      protocol::encode_list(
+          context.getResults().initAcknowledged(static_cast<unsigned>(keys.size())), keys);
+    }
+    fake_.changed();
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> blobs(BlobsContext context) override {
+    context.getResults().setBlobs(kj::heap<BlobsServer>(fake_));
+    return kj::READY_NOW;
+  }
+
+ private:
+  void take(protocol::FinishedAttempt::Reader finished, std::vector<AttemptKey>& keys) {
+    auto key = protocol::decode(finished.getKey());
+    rpc::throw_if_error(key.status());
+    auto outcome = protocol::decode(finished.getOutcome());
+    rpc::throw_if_error(outcome.status());
+    End end{*outcome, std::string(protocol::as_view(finished.getInlineOutput()))};
+    if (!outcome->output.empty() && end.output.empty()) {
+      end.output = fake_.blobs_.at(outcome->output.digest);
+    }
+    if (!outcome->output.empty()) {
+      EXPECT_EQ(sha256(end.output), outcome->output.digest);
+    }
+    fake_.ends[*key] = std::move(end);
+    ++fake_.reported[*key];
+    keys.push_back(*key);
+  }
+
+  FakeCoordinator& fake_;
+};
+
+protocol::WorkerSession::Client FakeCoordinator::session() {
+  return kj::heap<SessionServer>(*this);
+}
+
+void FakeCoordinator::send(capnp::Request<protocol::WorkerSink::UpdateParams,
+                                          protocol::WorkerSink::UpdateResults>&& request) {
+  request.setNumber(++update_number_);
+  loop_.detach(request.send().ignoreResult());
+}
+
+void FakeCoordinator::lease(const AttemptKey& key, const JobSpec& spec) {
+  auto request = sink_->updateRequest();
+  auto lease = request.initLeases(1)[0];
+  protocol::encode(lease.initKey(), key);
+  if (known_specs_.insert(key.job).second) {
+    lease.setHasSpec(true);
+    protocol::encode(lease.initSpec(), spec);
+  }
+  send(kj::mv(request));
+}
+
+void FakeCoordinator::stop(const AttemptKey& key, EndReason reason) {
+  auto request = sink_->updateRequest();
+  protocol::encode(request.initStop(1)[0], protocol::Stop{key, reason});
+  send(kj::mv(request));
+}
+
+std::string FakeCoordinator::read_log(const AttemptKey& key, uint8_t stream) {
+  auto request = sink_->readLogRequest();
+  protocol::encode(request.initKey(), key);
+  request.setStream(stream);
+  request.setMaxBytes(1 << 16);
+  auto response = loop_.wait(request.send());
+  return std::string(protocol::as_view(response.getData()));
+}
+
+void FakeCoordinator::changed() {
+  for (auto& waiting : std::exchange(waiting_, {})) waiting->fulfill();
+}
+
+void FakeCoordinator::wait_until(const std::function<bool()>& condition) {
+  while (!condition()) {
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    waiting_.push_back(kj::mv(paf.fulfiller));
+    loop_.wait(loop_.timer().timeoutAfter(60 * kj::SECONDS, kj::mv(paf.promise)));
+  }
+}
+
+const FakeCoordinator::End& FakeCoordinator::wait_for_end(const AttemptKey& key) {
+  wait_until([&] { return ends.contains(key); });
+  return ends.at(key);
+}
+
+}  // namespace pesc::worker

@@ -1,0 +1,74 @@
+// A coordinator as the worker sees it, scripted by a test: real capabilities, no core.
+#pragma once
+
+#include <kj/async.h>
+
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/job_spec.h"
+#include "model/outcome.h"
+#include "pesc.capnp.h"
+#include "protocol/codec.h"
+#include "rpc/loop.h"
+
+namespace pesc::worker {
+
+class FakeCoordinator {
+ public:
+  explicit FakeCoordinator(rpc::Loop& loop) : loop_(loop) {}
+
+  struct End {
+    AttemptOutcome outcome;
+    std::string output;  // packed
+  };
+
+  // What the worker is given as its session.
+  protocol::WorkerSession::Client session();
+  void add_blob(const std::string& bytes) { blobs_[sha256(bytes)] = bytes; }
+  void lease(const AttemptKey& key, const JobSpec& spec);
+  void stop(const AttemptKey& key, EndReason reason);
+  std::string read_log(const AttemptKey& key, uint8_t stream);
+  // Lets go of the worker's sink, as the end of a connection does.
+  void hang_up() { sink_.reset(); }
+
+  // Run the loop until it is so; a minute is the guard against a hang.
+  void wait_until(const std::function<bool()>& condition);
+  const End& wait_for_end(const AttemptKey& key);
+  bool has_progress(double fraction) const { return progress_.contains(fraction); }
+
+  int attached = 0;
+  bool acknowledge = true;
+  bool reports_fail = false;
+  uint64_t heartbeat_ms = 20;
+  std::vector<std::string> warnings;
+  std::vector<AttemptKey> held_at_attach;
+  std::map<AttemptKey, End> ends;
+  std::map<AttemptKey, int> reported;  // how often
+  std::map<Digest, int> reads;         // calls that asked for the blob
+  uint64_t largest_write = 0;
+
+ private:
+  class SessionServer;
+  class BlobsServer;
+  class UploadServer;
+  void changed();
+  void send(capnp::Request<protocol::WorkerSink::UpdateParams,
+                           protocol::WorkerSink::UpdateResults>&& request);
+
+  rpc::Loop& loop_;
+  std::map<Digest, std::string> blobs_;
+  std::optional<protocol::WorkerSink::Client> sink_;
+  std::set<JobId> known_specs_;
+  std::set<double> progress_;
+  uint64_t update_number_ = 0;
+  std::list<kj::Own<kj::PromiseFulfiller<void>>> waiting_;
+};
+
+}  // namespace pesc::worker
