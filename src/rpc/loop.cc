@@ -42,6 +42,18 @@ void log_exception(const char* where) {
   }
 }
 
+// KJ writes what it has to say (a TLS peer that hung up, say) to standard error, which is the host
+// program's. Lives on the stack, as KJ demands.
+class KjLog final : public kj::ExceptionCallback {
+ public:
+  void logMessage(kj::LogSeverity severity, const char* file, int line, int,
+                  kj::String&& text) override {
+    bool serious = severity == kj::LogSeverity::FATAL;
+    spdlog::log(serious ? spdlog::level::err : spdlog::level::debug, "kj {}:{}: {}", file, line,
+                text.cStr());
+  }
+};
+
 // shutdown() destroys the handlers that still wait, while KJ's event loop, to which they may refer,
 // is alive; the reactor itself outlives the loop, as promises own streams.
 class IoContext : public asio::io_context {
@@ -183,6 +195,7 @@ kj::Timer& Loop::timer() {
 kj::WaitScope& Loop::wait_scope() { return *impl_->scope; }
 
 void Loop::run() {
+  KjLog log;
   if (!impl_->stop_requested) {
     auto paf = kj::newPromiseAndFulfiller<void>();
     impl_->stop_fulfiller = kj::mv(paf.fulfiller);
