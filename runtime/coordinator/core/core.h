@@ -53,7 +53,7 @@ struct WorkerInfo {
 };
 // `session` is unique for ever (the shell counts them); a worker that attaches again replaces its
 // older session.
-struct WorkerAttached { uint64_t request = 0; uint64_t session = 0; WorkerInfo info; std::vector<AttemptKey> holding; };
+struct WorkerAttached { uint64_t request = 0; uint64_t session = 0; WorkerInfo info; std::vector<AttemptKey> holding; int64_t unix_ms = 0; };
 struct WorkerDetached { uint64_t session = 0; };  // the connection is gone; leases run on
 struct FinishedAttempt { AttemptKey key; AttemptOutcome outcome; };
 struct AttemptProgress { AttemptKey key; double fraction = 0; std::string text; };
@@ -66,12 +66,19 @@ struct WorkerReported {
   std::vector<AttemptProgress> progress;
   int64_t unix_ms = 0;
 };
-struct TimerFired {};
+struct TimerFired { int64_t unix_ms = 0; };
 
 using Event = std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, WorkerAttached,
                            WorkerDetached, WorkerReported, TimerFired>;
 
-// ---- records: all durable state is made of them, in the order they were emitted -----------------
+// ---- records: all durable state is made of them -------------------------------------------------
+//
+// A restore applies WorkerSeen records first (in any order), then job by job (in any order) the
+// job's records in the order they were emitted. One row per attempt is enough: it may hold only the
+// attempt's latest AttemptLeased, at its place, and its latest AttemptEnded, at its place, if that
+// came after the lease. An attempt is leased again when it was given up for lost and turned out to
+// run on (its row is open again: INSERT OR REPLACE), and ended again when it was given up for lost
+// and succeeded nevertheless. An attempt that decided its rank is never leased or ended again.
 
 struct JobAdded { JobId id; std::string owner; std::shared_ptr<const JobSpec> spec; int64_t submitted_unix_ms = 0; };
 struct AttemptLeased { AttemptKey key; WorkerId worker; };
@@ -81,7 +88,9 @@ struct AttemptEnded { AttemptKey key; AttemptOutcome outcome; bool final = false
 struct RanksCancelled { JobId job; uint32_t first = 0, last = 0; };  // inclusive
 struct JobStopped { JobId job; bool by_user = true; std::string detail; };  // no new attempts
 struct JobFinished { JobId job; JobState state = JobState::succeeded; int64_t unix_ms = 0; };
-struct RanksReopened { JobId job; std::vector<uint32_t> ranks; };  // retry: back to waiting
+// Retry: these ranks (ascending; all that had failed or were cancelled) wait again, with all their
+// tries; the job is neither stopped nor finished any more.
+struct RanksReopened { JobId job; std::vector<uint32_t> ranks; };
 struct JobErased { JobId job; };
 struct WorkerSeen { WorkerId worker; std::string name; std::string room; };
 
@@ -119,8 +128,8 @@ struct JobView {
   std::shared_ptr<const JobSpec> spec;
   JobState state = JobState::waiting;
   JobCounts counts;
-  uint64_t revision = 0;
-  uint32_t committed = 0;
+  uint64_t revision = 0;  // another one after each change; starts anew with each life of the core
+  uint32_t committed = 0;  // ranks in their final state; a retry takes the reopened ones off again
   std::string detail;
   int64_t submitted_unix_ms = 0, finished_unix_ms = 0;
 };
@@ -131,7 +140,7 @@ struct WorkerView {
   uint64_t session = 0;
   uint32_t cpus_used_milli = 0;
   uint32_t leases = 0;
-  uint64_t finished = 0;
+  uint64_t finished = 0;  // ranks whose state it decided; removed jobs do not count after a restore
   TimeMs last_seen = 0;
 };
 struct WhyLine { std::string ranks; uint32_t count = 0; RankState state = RankState::waiting; std::string reason; };
@@ -153,7 +162,7 @@ class Core {
   // When TimerFired must be stepped at the latest; nothing: no need.
   std::optional<TimeMs> next_deadline() const;
 
-  // Recovery: apply every journalled record in order, then finish. Every lease that was open gets
+  // Recovery: apply every journalled record (the order is told above, at the records), then finish. Every lease that was open gets
   // one full lease from `now` to be re-attached before its rank is placed again.
   void apply(const Record& record);
   void finish_restore(TimeMs now);

@@ -1,0 +1,293 @@
+// Durable state. Everything here follows from the records alone; live steps and recovery share it.
+#include <algorithm>
+#include <utility>
+
+#include "runtime/coordinator/core/state.h"
+
+namespace pesc::coordinator {
+
+void Core::State::apply(const Record& record) {
+  std::visit([this](const auto& r) { apply_record(r); }, record);
+}
+
+void Core::State::apply_record(const JobAdded& record) {
+  auto [it, added] = jobs.try_emplace(record.id);
+  if (!added) return;
+  Job& job = it->second;
+  job.id = record.id;
+  job.owner = record.owner;
+  job.spec = record.spec;
+  job.submitted_unix_ms = record.submitted_unix_ms;
+  job.ranks.reset(record.spec->repetitions);
+  by_submission.emplace(job.order(), &job);
+  touch(job);
+  requeue(job);
+}
+
+// A rank is placed, or an attempt that was given up for lost is back.
+void Core::State::apply_record(const AttemptLeased& record) {
+  const AttemptKey& key = record.key;
+  Job* job = find_job(key.job);
+  if (job == nullptr || key.rank >= job->ranks.size() || job->ranks.is_final(key.rank)) return;
+  if (key.attempt > job->ranks.attempts(key.rank)) job->ranks.set_attempts(key.rank, key.attempt);
+  ActiveRank& rank = activate(*job, key.rank);
+  leave_queues(*job, key.rank, rank);
+  close_attempt(rank, key);
+  const auto lost = std::find_if(rank.lost.begin(), rank.lost.end(),
+                                 [&](const LostAttempt& l) { return l.attempt == key.attempt; });
+  if (lost != rank.lost.end()) {
+    rank.lost.erase(lost);
+    --rank.tries;
+  }
+  const auto place = std::find_if(rank.open.begin(), rank.open.end(),
+                                  [&](const OpenAttempt& o) { return o.attempt > key.attempt; });
+  rank.open.insert(place, OpenAttempt{key.attempt, record.worker, -1, ""});
+  job->ranks.set_running(key.rank, true);
+  job->started = true;
+  Worker& worker = workers[record.worker];
+  worker.info.id = record.worker;
+  add_lease(worker, key, *job->spec);
+  touch(*job);
+  requeue(*job);
+}
+
+void Core::State::apply_record(const AttemptEnded& record) {
+  const AttemptKey& key = record.key;
+  Job* job = find_job(key.job);
+  if (job == nullptr || key.rank >= job->ranks.size()) return;
+  auto it = job->active.find(key.rank);
+  if (it == job->active.end()) return;
+  ActiveRank& rank = it->second;
+  const auto same = [&](const auto& a) { return a.attempt == key.attempt; };
+  const auto open = std::find_if(rank.open.begin(), rank.open.end(), same);
+  const auto lost = std::find_if(rank.lost.begin(), rank.lost.end(), same);
+  const bool was_open = open != rank.open.end();
+  if (!was_open && lost == rank.lost.end()) return;
+  const WorkerId id = was_open ? open->worker : lost->worker;
+  if (was_open) count_try(*job, rank, record.outcome);
+  touch(*job);
+  if (record.final) {
+    if (record.state != RankState::cancelled) ++workers[id].finished;
+    if (record.state == RankState::succeeded) {
+      ++job->measured;
+      job->measured_ms += record.outcome.duration_ms;
+    }
+    finalise(*job, key.rank, record.state);
+    return requeue(*job);
+  }
+  rank.last_worker = id;
+  if (was_open) close_attempt(rank, key);
+  if (record.outcome.reason == EndReason::worker_lost && !job->stopped && was_open) {
+    rank.lost.push_back({key.attempt, id});
+    std::sort(rank.lost.begin(), rank.lost.end(),
+              [](const LostAttempt& a, const LostAttempt& b) { return a.attempt < b.attempt; });
+    if (rank.lost.size() > kMaxLost) rank.lost.erase(rank.lost.begin());
+  }
+  if (rank.open.empty()) wait_again(*job, key.rank, rank);
+  requeue(*job);
+}
+
+void Core::State::count_try(Job& job, ActiveRank& rank, const AttemptOutcome& outcome) {
+  if (outcome.refused_arguments && rank.tries == 0) ++job.refused;
+  ++rank.tries;
+  if (uses_up_a_retry(outcome.reason)) ++rank.failures;
+  if (outcome.reason == EndReason::inputs_unavailable || outcome.reason == EndReason::disk_full) {
+    ++rank.free_tries;
+  }
+  rank.last_reason = outcome.reason;
+  rank.last_detail = outcome.detail;
+}
+
+void Core::State::apply_record(const RanksCancelled& record) {
+  Job* job = find_job(record.job);
+  if (job == nullptr || record.first >= job->ranks.size() || record.last < record.first) return;
+  for (auto it = job->active.lower_bound(record.first);
+       it != job->active.end() && it->first <= record.last;) {
+    const auto next = std::next(it);
+    if (it->second.open.empty()) deactivate(*job, it->first);
+    it = next;
+  }
+  job->ranks.cancel_waiting(record.first, record.last);
+  touch(*job);
+  requeue(*job);
+}
+
+void Core::State::apply_record(const JobStopped& record) {
+  Job* job = find_job(record.job);
+  if (job == nullptr) return;
+  job->stopped = true;
+  job->stopped_by_user = record.by_user;
+  job->detail = record.detail;
+  for (auto& [rank, active] : job->active) {
+    active.lost.clear();
+    leave_queues(*job, rank, active);
+  }
+  touch(*job);
+  requeue(*job);
+}
+
+void Core::State::apply_record(const JobFinished& record) {
+  Job* job = find_job(record.job);
+  if (job == nullptr) return;
+  job->finished = true;
+  job->finished_unix_ms = record.unix_ms;
+  touch(*job);
+}
+
+void Core::State::apply_record(const RanksReopened& record) {
+  Job* job = find_job(record.job);
+  if (job == nullptr) return;
+  job->ranks.reopen(record.ranks);
+  job->finished = job->stopped = job->stopped_by_user = false;
+  job->finished_unix_ms = 0;
+  job->detail.clear();
+  job->refused = 0;
+  job->started = job->ranks.counts().succeeded > 0;
+  touch(*job);
+  requeue(*job);
+}
+
+void Core::State::apply_record(const JobErased& record) {
+  Job* job = find_job(record.job);
+  if (job == nullptr) return;
+  while (!job->active.empty()) deactivate(*job, job->active.begin()->first);
+  dequeue(*job);
+  by_submission.erase(job->order());
+  jobs.erase(record.job);
+}
+
+void Core::State::apply_record(const WorkerSeen& record) {
+  Worker& worker = workers[record.worker];
+  worker.info.id = record.worker;
+  worker.info.name = record.name;
+  worker.info.room = record.room;
+  worker.seen = true;
+}
+
+ActiveRank& Core::State::activate(Job& job, uint32_t rank) {
+  job.ranks.claim(rank);
+  return job.active[rank];
+}
+
+void Core::State::deactivate(Job& job, uint32_t rank) {
+  ActiveRank& active = job.active.at(rank);
+  leave_queues(job, rank, active);
+  while (!active.open.empty()) close_attempt(active, {job.id, rank, active.open.back().attempt});
+  if (job.ranks.state(rank) == RankState::running) job.ranks.set_running(rank, false);
+  job.active.erase(rank);
+  job.ranks.unclaim(rank);
+}
+
+void Core::State::finalise(Job& job, uint32_t rank, RankState state) {
+  deactivate(job, rank);
+  job.ranks.finalise(rank, state);
+}
+
+void Core::State::leave_queues(Job& job, uint32_t rank, ActiveRank& active) {
+  job.ready.erase(rank);
+  if (active.not_before == kNever) return;
+  backoffs.erase({active.not_before, job.id, rank});
+  active.not_before = kNever;
+}
+
+void Core::State::close_attempt(ActiveRank& rank, const AttemptKey& key) {
+  const auto it = std::find_if(rank.open.begin(), rank.open.end(),
+                               [&](const OpenAttempt& o) { return o.attempt == key.attempt; });
+  if (it == rank.open.end()) return;
+  if (Worker* worker = find_worker(it->worker)) drop_lease(*worker, key);
+  rank.open.erase(it);
+}
+
+// Time is not durable: after a restore the back-off begins anew.
+void Core::State::wait_again(Job& job, uint32_t rank, ActiveRank& active) {
+  job.ranks.set_running(rank, false);
+  if (restoring || job.stopped) return;
+  if (bug == PlantedBug::lose_requeue && active.last_reason == EndReason::worker_lost) return;
+  const TimeMs wait = backoff_ms(active);
+  if (wait == 0) {
+    job.ready.insert(rank);
+    return;
+  }
+  active.not_before = now + wait;
+  backoffs.insert({active.not_before, job.id, rank});
+}
+
+// The first loss of a worker says nothing about the rank; when it happens again, it may.
+TimeMs Core::State::backoff_ms(const ActiveRank& rank) const {
+  uint32_t doublings = rank.tries > 0 ? rank.tries - 1 : 0;
+  if (rank.last_reason == EndReason::worker_lost || rank.last_reason == EndReason::vacated) {
+    if (doublings == 0) return 0;
+    --doublings;
+  }
+  uint64_t wait = config.backoff_base_ms;
+  for (; doublings > 0 && wait < config.backoff_max_ms; --doublings) wait *= 2;
+  return TimeMs(std::min(wait, config.backoff_max_ms));
+}
+
+void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec) {
+  Lease lease;
+  lease.cpus_milli = cpus_of(spec);
+  lease.memory_bytes = spec.resources.memory_bytes;
+  worker.memory_used += lease.memory_bytes;
+  if (free_for(worker) >= int64_t(lease.cpus_milli)) {
+    worker.used_milli += lease.cpus_milli;
+  } else {
+    lease.ahead = worker.next_ahead++;
+    worker.ahead.emplace(lease.ahead, key);
+    worker.ahead_milli += lease.cpus_milli;
+  }
+  worker.leases.insert_or_assign(key, lease);
+  reindex(worker);
+}
+
+void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
+  auto it = worker.leases.find(key);
+  if (it == worker.leases.end()) return;
+  const Lease lease = it->second;
+  worker.leases.erase(it);
+  worker.memory_used -= lease.memory_bytes;
+  if (lease.ahead != 0) {
+    worker.ahead.erase(lease.ahead);
+    worker.ahead_milli -= lease.cpus_milli;
+  } else {
+    worker.used_milli -= lease.cpus_milli;
+    promote(worker);
+  }
+  if (worker.excused && worker.used_milli <= worker.info.cpus_milli && worker.spare_milli() >= 0 &&
+      worker.memory_used <= worker.info.memory_bytes) {
+    worker.excused = false;
+  }
+  reindex(worker);
+}
+
+void Core::State::promote(Worker& worker) {
+  while (!worker.ahead.empty()) {
+    Lease& lease = worker.leases.at(worker.ahead.begin()->second);
+    if (worker.free_milli() < int64_t(lease.cpus_milli)) return;
+    worker.ahead.erase(worker.ahead.begin());
+    worker.ahead_milli -= lease.cpus_milli;
+    worker.used_milli += lease.cpus_milli;
+    lease.ahead = 0;
+  }
+}
+
+// What time and sessions add to the durable state: full leases, back-offs, queues.
+void Core::State::finish_restore(TimeMs at) {
+  restoring = false;
+  now = at;
+  for (auto& [id, worker] : workers) {
+    worker.excused = !worker.leases.empty();
+    if (!worker.leases.empty()) arm(worker, now + TimeMs(config.lease_ms));
+  }
+  for (auto& [id, job] : jobs) {
+    for (auto& [rank, active] : job.active) {
+      if (active.open.empty()) wait_again(job, rank, active);
+    }
+    if (job.finished && !job.ranks.all_final()) job.finished = false;
+    const bool waits_stopped = job.stopped && job.ranks.counts().waiting > 0;
+    if (waits_stopped || (job.ranks.all_final() && !job.finished)) unsettled.insert(id);
+    requeue(job);
+  }
+}
+
+}  // namespace pesc::coordinator

@@ -1,0 +1,159 @@
+// How attempts end, and what that means for their rank.
+#include <algorithm>
+#include <utility>
+
+#include "runtime/coordinator/core/state.h"
+
+namespace pesc::coordinator {
+namespace {
+
+template <typename Attempts>
+auto find_attempt(Attempts& attempts, uint32_t number) {
+  return std::find_if(attempts.begin(), attempts.end(),
+                      [number](const auto& a) { return a.attempt == number; });
+}
+
+bool free_but_counted(EndReason reason) {
+  return reason == EndReason::inputs_unavailable || reason == EndReason::disk_full;
+}
+
+std::string last_line(const std::string& text) {
+  const size_t end = text.find_last_not_of("\r\n");
+  if (end == std::string::npos) return "";
+  const size_t begin = text.find_last_of('\n', end);
+  return text.substr(begin == std::string::npos ? 0 : begin + 1,
+                     begin == std::string::npos ? end + 1 : end - begin);
+}
+
+}  // namespace
+
+// A peer's mistake is answered, never asserted. An attempt that was stopped because nobody here
+// knows it (a journal that went back in time) may be reported as such, or its worker could never
+// get rid of it.
+absl::Status Core::State::check_report(WorkerId worker, const FinishedAttempt& report) const {
+  const AttemptKey& key = report.key;
+  if (report.outcome.reason > EndReason::revoked) {
+    return absl::InvalidArgumentError(to_string(key) + " ended for an unknown reason");
+  }
+  auto it = jobs.find(key.job);
+  if (it == jobs.end()) return absl::OkStatus();
+  const Job& job = it->second;
+  const bool stopped =
+      report.outcome.reason == EndReason::revoked || report.outcome.reason == EndReason::cancelled;
+  if (key.rank >= job.ranks.size() || key.attempt == 0 ||
+      key.attempt > job.ranks.attempts(key.rank)) {
+    if (stopped) return absl::OkStatus();
+    return absl::InvalidArgumentError(to_string(key) + " was never leased to anyone");
+  }
+  auto rank = job.active.find(key.rank);
+  if (rank == job.active.end()) return absl::OkStatus();
+  WorkerId holder = worker;
+  auto open = find_attempt(rank->second.open, key.attempt);
+  auto lost = find_attempt(rank->second.lost, key.attempt);
+  if (open != rank->second.open.end()) holder = open->worker;
+  if (lost != rank->second.lost.end()) holder = lost->worker;
+  if (holder == worker || stopped) return absl::OkStatus();
+  return absl::InvalidArgumentError(to_string(key) + " is leased to worker " + to_string(holder) +
+                                    ", not to " + to_string(worker));
+}
+
+// A report that changes nothing (sent again, of a rank that is final, of a removed job) is
+// acknowledged like any other: its worker may forget it.
+void Core::State::finished(WorkerId worker, const AttemptKey& key, AttemptOutcome outcome) {
+  Job* job = find_job(key.job);
+  if (job == nullptr || key.rank >= job->ranks.size()) return;
+  const bool succeeded = outcome.reason == EndReason::succeeded;
+  bound_outcome(outcome);
+  auto it = job->active.find(key.rank);
+  if (it == job->active.end()) {
+    if (bug == PlantedBug::commit_twice && succeeded) commit(*job, key, std::move(outcome));
+    return;
+  }
+  ActiveRank& rank = it->second;
+  auto open = find_attempt(rank.open, key.attempt);
+  auto lost = find_attempt(rank.lost, key.attempt);
+  const bool is_open = open != rank.open.end() && open->worker == worker;
+  const bool is_lost = lost != rank.lost.end() && lost->worker == worker;
+  if (!is_open && !is_lost) return;
+  if (job->stopped && !(bug == PlantedBug::accept_revoked && succeeded)) {
+    if (is_open) ended_of_stopped(*job, key, std::move(outcome));
+  } else if (succeeded) {
+    commit(*job, key, std::move(outcome));
+  } else if (is_open) {  // the failure of a lost one is moot: its rank is being tried again
+    failed(*job, rank, key, std::move(outcome));
+  }
+}
+
+void Core::State::commit(Job& job, const AttemptKey& key, AttemptOutcome outcome) {
+  revoke_others(job, key);
+  emit(AttemptEnded{key, std::move(outcome), true, RankState::succeeded});
+  finish_if_done(job);
+}
+
+void Core::State::failed(Job& job, ActiveRank& rank, const AttemptKey& key,
+                         AttemptOutcome outcome) {
+  const std::optional<std::string> refused = refusal(job, rank, outcome);
+  bool final = refused.has_value();
+  if (uses_up_a_retry(outcome.reason) && rank.failures >= job.spec->retries) final = true;
+  if (free_but_counted(outcome.reason) && rank.free_tries + 1 >= kMaxFreeTries) final = true;
+  if (final) revoke_others(job, key);
+  emit(AttemptEnded{key, std::move(outcome), final, RankState::failed});
+  if (refused) stop_job(job, false, *refused);
+  finish_if_done(job);
+}
+
+// The job is stopped: no attempt of it is wanted, whatever it brings.
+void Core::State::ended_of_stopped(Job& job, const AttemptKey& key, AttemptOutcome outcome) {
+  const ActiveRank& rank = job.active.at(key.rank);
+  const bool last = rank.open.size() == 1;
+  RankState state = RankState::cancelled;
+  if (!job.stopped_by_user && uses_up_a_retry(outcome.reason)) {
+    state = RankState::failed;
+  } else {
+    outcome.reason = job.stopped_by_user ? EndReason::cancelled : EndReason::revoked;
+  }
+  emit(AttemptEnded{key, std::move(outcome), last, state});
+  finish_if_done(job);
+}
+
+void Core::State::lost(const AttemptKey& key, const char* why) {
+  Job* job = find_job(key.job);
+  if (job == nullptr || job->active.count(key.rank) == 0) return;
+  AttemptOutcome outcome;
+  outcome.reason = EndReason::worker_lost;
+  outcome.exit_code = -1;
+  outcome.detail = why;
+  if (job->stopped) {
+    ended_of_stopped(*job, key, std::move(outcome));
+  } else {
+    emit(AttemptEnded{key, std::move(outcome), false, RankState::failed});
+  }
+}
+
+void Core::State::revoke_others(Job& job, const AttemptKey& decided) {
+  auto it = job.active.find(decided.rank);
+  if (it == job.active.end() || it->second.open.size() < 2) return;
+  const std::vector<OpenAttempt> others = it->second.open;
+  for (const OpenAttempt& other : others) {
+    if (other.attempt == decided.attempt) continue;
+    AttemptOutcome outcome;
+    outcome.reason = EndReason::revoked;
+    outcome.exit_code = -1;
+    outcome.detail = "attempt " + std::to_string(decided.attempt) + " of the rank came first";
+    const AttemptKey key{job.id, decided.rank, other.attempt};
+    emit(AttemptEnded{key, std::move(outcome), false, RankState::failed});
+    send_stop(other.worker, key, EndReason::revoked);
+  }
+}
+
+std::optional<std::string> Core::State::refusal(const Job& job, const ActiveRank& rank,
+                                                const AttemptOutcome& outcome) const {
+  if (!outcome.refused_arguments || rank.tries > 0) return std::nullopt;
+  const uint32_t enough = std::min(config.refused_arguments_limit, job.ranks.size());
+  if (job.ranks.counts().succeeded > 0 || job.refused + 1 < enough) return std::nullopt;
+  const std::string line = last_line(outcome.detail);
+  return "the program refuses PESC's arguments" + (line.empty() ? "" : " (" + line + ")") +
+         ": submit it with --inject env (or none)";
+}
+
+}  // namespace pesc::coordinator

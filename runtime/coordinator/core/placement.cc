@@ -1,0 +1,199 @@
+// Which rank goes to which worker. One placement costs a few look-ups in ordered sets, however many
+// jobs wait; it grows with the number of different demands (room, cpus, memory) only.
+#include <algorithm>
+#include <utility>
+
+#include "runtime/coordinator/core/state.h"
+
+namespace pesc::coordinator {
+
+void Core::State::place() {
+  placement_due = false;
+  uint32_t budget = std::max<uint32_t>(config.max_placements_per_step, 1);
+  while (DemandQueue* queue = next_queue()) {
+    if (budget == 0) {
+      placement_due = true;
+      return;
+    }
+    Job& job = *queue->owners.begin()->second.begin()->second;
+    WorkerId avoid;
+    uint32_t rank = job.ranks.started();
+    if (!job.ready.empty()) {
+      rank = *job.ready.begin();
+      avoid = job.active.at(rank).last_worker;
+    } else if (job.ranks.unclaimed() > 0) {
+      rank = job.ranks.next_unclaimed();
+    }
+    Worker* worker = choose_worker(queue->demand, avoid);
+    if (worker == nullptr) {
+      queue->blocked = true;
+      continue;
+    }
+    const std::string owner = job.owner;
+    lease(job, rank, *worker);
+    serve(owner);
+    --budget;
+  }
+}
+
+// The owner that was served least recently; of its jobs the one that was submitted first.
+DemandQueue* Core::State::next_queue() {
+  DemandQueue* best = nullptr;
+  for (auto& [demand, queue] : queues) {
+    if (queue.blocked) continue;
+    if (best != nullptr) {
+      const auto& [owner, jobs_of_owner] = *queue.owners.begin();
+      const auto& [best_owner, jobs_of_best] = *best->owners.begin();
+      if (owner > best_owner) continue;
+      if (owner == best_owner && jobs_of_owner.begin()->first > jobs_of_best.begin()->first) {
+        continue;
+      }
+    }
+    best = &queue;
+  }
+  return best;
+}
+
+Worker* Core::State::choose_worker(const Demand& demand, WorkerId avoid) {
+  auto room = rooms.find(demand.room);
+  if (room == rooms.end()) return nullptr;
+  Worker* worker = choose_from(room->second.by_free, demand, avoid);
+  if (worker != nullptr || !demand.ahead) return worker;
+  return choose_from(room->second.by_spare, demand, avoid);
+}
+
+Worker* Core::State::choose_from(const std::set<std::pair<int64_t, WorkerId>>& index,
+                                 const Demand& demand, WorkerId avoid) {
+  Worker* second_choice = nullptr;
+  for (const auto& [negated_room, id] : index) {
+    if (-negated_room < int64_t(demand.cpus_milli)) break;
+    Worker& worker = workers.at(id);
+    // A rank larger than its whole worker would wait there for ever.
+    if (demand.cpus_milli > worker.info.cpus_milli) continue;
+    if (!worker.fits_memory(demand.memory_bytes)) continue;
+    if (id != avoid) return &worker;
+    second_choice = &worker;
+  }
+  return second_choice;
+}
+
+bool Core::State::has_room(const Worker& worker, const Demand& demand) const {
+  if (!demand.room.empty() && demand.room != worker.info.room) return false;
+  if (demand.cpus_milli > worker.info.cpus_milli) return false;
+  if (!worker.fits_memory(demand.memory_bytes)) return false;
+  return free_for(worker) >= int64_t(demand.cpus_milli) ||
+         (demand.ahead && worker.spare_milli() >= int64_t(demand.cpus_milli));
+}
+
+int64_t Core::State::free_for(const Worker& worker) const {
+  return worker.free_milli() + (bug == PlantedBug::overcommit_worker ? 1000 : 0);
+}
+
+void Core::State::lease(Job& job, uint32_t rank, Worker& worker) {
+  AttemptKey key{job.id, rank, job.ranks.attempts(rank) + 1};
+  if (bug == PlantedBug::reuse_attempt_number && key.attempt > 1) --key.attempt;
+  emit(AttemptLeased{key, worker.info.id});
+  SendUpdate& update = update_for(worker);
+  update.leases.push_back({key, job.spec});
+  auto lease = worker.leases.find(key);
+  if (lease != worker.leases.end()) lease->second.update = update.number;
+}
+
+void Core::State::serve(const std::string& name) {
+  auto it = owners.find(name);
+  if (it == owners.end()) return;
+  const uint64_t before = std::exchange(it->second.turn, ++turns);
+  for (DemandQueue* queue : it->second.queues) {
+    auto node = queue->owners.extract({before, name});
+    if (node.empty()) continue;
+    node.key().first = it->second.turn;
+    queue->owners.insert(std::move(node));
+  }
+}
+
+bool Core::State::is_short(const Job& job) const {
+  return job.measured > 0 && job.measured_ms < config.prefetch_below_ms * job.measured;
+}
+
+// Puts the job where it belongs after any change of its ranks.
+void Core::State::requeue(Job& job) {
+  if (restoring) return;
+  if (!job.placeable()) return dequeue(job);
+  const bool ahead = is_short(job);
+  if (job.queue != nullptr && job.queue->demand.ahead == ahead) return;
+  dequeue(job);
+  const Demand demand{job.spec->room, cpus_of(*job.spec), job.spec->resources.memory_bytes, ahead};
+  DemandQueue& queue = queues[demand];
+  if (queue.owners.empty()) queue.demand = demand;
+  Owner& owner = owners[job.owner];
+  auto& jobs_of_owner = queue.owners[{owner.turn, job.owner}];
+  if (jobs_of_owner.empty()) owner.queues.push_back(&queue);
+  jobs_of_owner.emplace(job.order(), &job);
+  job.queue = &queue;
+}
+
+void Core::State::dequeue(Job& job) {
+  if (job.queue == nullptr) return;
+  DemandQueue& queue = *std::exchange(job.queue, nullptr);
+  Owner& owner = owners[job.owner];
+  auto jobs_of_owner = queue.owners.find({owner.turn, job.owner});
+  jobs_of_owner->second.erase(job.order());
+  if (!jobs_of_owner->second.empty()) return;
+  queue.owners.erase(jobs_of_owner);
+  owner.queues.erase(std::find(owner.queues.begin(), owner.queues.end(), &queue));
+  if (queue.owners.empty()) queues.erase(Demand(queue.demand));
+}
+
+void Core::State::reindex(Worker& worker) {
+  if (restoring) return;
+  if (!worker.attached || !worker.responsive) return unindex(worker);
+  const int64_t free = free_for(worker), spare = worker.spare_milli();
+  const bool grew = !worker.indexed || free > worker.indexed_free || spare > worker.indexed_spare;
+  if (!worker.indexed || free != worker.indexed_free || spare != worker.indexed_spare) {
+    unindex(worker);
+    worker.indexed = true;
+    worker.indexed_free = free;
+    worker.indexed_spare = spare;
+    worker.indexed_room = worker.info.room;
+    rooms[""].by_free.insert({-free, worker.info.id});
+    rooms[""].by_spare.insert({-spare, worker.info.id});
+    if (!worker.indexed_room.empty()) {
+      rooms[worker.indexed_room].by_free.insert({-free, worker.info.id});
+      rooms[worker.indexed_room].by_spare.insert({-spare, worker.info.id});
+    }
+  }
+  if (grew) unblock(worker);
+}
+
+void Core::State::unindex(Worker& worker) {
+  if (!worker.indexed) return;
+  worker.indexed = false;
+  const auto remove = [&](const std::string& name) {
+    auto room = rooms.find(name);
+    room->second.by_free.erase({-worker.indexed_free, worker.info.id});
+    room->second.by_spare.erase({-worker.indexed_spare, worker.info.id});
+    if (room->second.by_free.empty()) rooms.erase(room);
+  };
+  remove("");
+  if (!worker.indexed_room.empty()) remove(worker.indexed_room);
+}
+
+void Core::State::unblock(const Worker& worker) {
+  for (auto& [demand, queue] : queues) {
+    if (queue.blocked && has_room(worker, demand)) queue.blocked = false;
+  }
+}
+
+void Core::State::release_backoffs() {
+  size_t budget = 4 * std::max<size_t>(config.max_placements_per_step, 1);
+  while (!backoffs.empty() && backoffs.begin()->not_before <= now && budget-- > 0) {
+    const Backoff due = *backoffs.begin();
+    backoffs.erase(backoffs.begin());
+    Job& job = jobs.at(due.job);
+    job.active.at(due.rank).not_before = kNever;
+    job.ready.insert(due.rank);
+    requeue(job);
+  }
+}
+
+}  // namespace pesc::coordinator

@@ -1,0 +1,226 @@
+// Sessions of workers: what they hold, what they report, when they are given up.
+#include <algorithm>
+#include <utility>
+
+#include "runtime/coordinator/core/state.h"
+
+namespace pesc::coordinator {
+namespace {
+
+void bound_info(WorkerInfo& info) {
+  constexpr size_t kMaxName = 256, kMaxWarnings = 20;
+  for (std::string* text :
+       {&info.name, &info.room, &info.advertise, &info.software, &info.machine}) {
+    *text = bounded(std::move(*text), kMaxName);
+  }
+  if (info.warnings.size() > kMaxWarnings) info.warnings.resize(kMaxWarnings);
+  for (std::string& warning : info.warnings) warning = bounded(std::move(warning));
+}
+
+bool over(const Worker& worker) {
+  return worker.used_milli > worker.info.cpus_milli || worker.spare_milli() < 0 ||
+         worker.memory_used > worker.info.memory_bytes;
+}
+
+std::vector<AttemptKey> sorted(std::vector<AttemptKey> keys) {
+  std::sort(keys.begin(), keys.end());
+  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  return keys;
+}
+
+}  // namespace
+
+void Core::State::on(const WorkerAttached& event) {
+  unix_ms = std::max(unix_ms, event.unix_ms);
+  if (absl::Status status = admit(event); !status.ok()) {
+    out.actions.push_back(AnswerAttach{event.request, std::move(status), {}});
+    return;
+  }
+  Worker& worker = workers[event.info.id];
+  if (worker.attached && worker.session != event.session) {
+    sessions.erase(worker.session);
+    out.actions.push_back(
+        CloseSession{worker.session, "the same worker attached again; that connection goes on"});
+  }
+  unindex(worker);
+  const bool named = worker.seen && worker.info.name == bounded(event.info.name, 256) &&
+                     worker.info.room == bounded(event.info.room, 256);
+  worker.info = event.info;
+  bound_info(worker.info);
+  if (!named) emit(WorkerSeen{worker.info.id, worker.info.name, worker.info.room});
+  worker.session = event.session;
+  worker.updates = 0;
+  worker.attached = true;
+  worker.last_seen = now;
+  sessions[event.session] = worker.info.id;
+  // Its size may be another than before: what it has is counted anew.
+  const std::map<AttemptKey, Lease> leases = std::exchange(worker.leases, {});
+  worker.ahead.clear();
+  worker.used_milli = worker.ahead_milli = worker.memory_used = 0;
+  for (const auto& [key, lease] : leases) add_lease(worker, key, *find_job(key.job)->spec);
+  AnswerAttach answer{event.request, absl::OkStatus(), {}};
+  worker.reported.clear();
+  reconcile(worker, sorted(event.holding), UINT64_MAX, answer.stop);
+  worker.excused = over(worker);
+  out.actions.push_back(std::move(answer));
+  renew(worker);
+}
+
+// A worker that restarts leaves a connection behind that takes a while to be noticed, so a newer
+// session wins. But two machines with one identity would throw each other out for ever.
+absl::Status Core::State::admit(const WorkerAttached& event) {
+  auto it = workers.find(event.info.id);
+  if (it == workers.end() || !it->second.attached) return absl::OkStatus();
+  const Worker& old = it->second;
+  const bool silent = now - old.last_seen > TimeMs(3 * config.heartbeat_ms);
+  if (old.session == event.session || old.info.machine == event.info.machine || silent) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      "worker " + to_string(event.info.id) + " (" + old.info.name +
+      ") is attached already, from another machine: the state directory was copied. Delete the "
+      "identity in the state directory of this copy, then start the worker again");
+}
+
+void Core::State::on(const WorkerDetached& event) {
+  auto it = sessions.find(event.session);
+  if (it == sessions.end()) return;
+  Worker& worker = workers.at(it->second);
+  sessions.erase(it);
+  worker.attached = worker.responsive = false;
+  worker.session = 0;
+  unindex(worker);
+  if (worker.leases.empty()) arm(worker, kNever);
+}
+
+void Core::State::on(const WorkerReported& event) {
+  unix_ms = std::max(unix_ms, event.unix_ms);
+  AnswerReport answer{event.request, absl::OkStatus(), {}, {}};
+  auto it = sessions.find(event.session);
+  if (it == sessions.end()) {
+    answer.status = absl::FailedPreconditionError(
+        "this session was replaced by a newer one, or has never attached: attach again");
+    out.actions.push_back(std::move(answer));
+    return;
+  }
+  Worker& worker = workers.at(it->second);
+  for (const FinishedAttempt& report : event.finished) {
+    answer.status = check_report(worker.info.id, report);
+    if (!answer.status.ok()) {
+      out.actions.push_back(std::move(answer));
+      return;
+    }
+  }
+  worker.last_seen = now;
+  renew(worker);
+  for (const FinishedAttempt& report : event.finished) {
+    if (bug == PlantedBug::acknowledge_before_record) {
+      late.emplace_back(worker.info.id, report);
+    } else {
+      finished(worker.info.id, report.key, report.outcome);
+    }
+    answer.acknowledged.push_back(report.key);
+  }
+  for (const AttemptProgress& progress : event.progress) take_progress(worker, progress);
+  worker.reported.insert(answer.acknowledged.begin(), answer.acknowledged.end());
+  const std::vector<AttemptKey> holding = sorted(event.holding);
+  reconcile(worker, holding, event.last_update, answer.stop);
+  std::erase_if(worker.reported, [&](const AttemptKey& key) {
+    return !std::binary_search(holding.begin(), holding.end(), key);
+  });
+  out.actions.push_back(std::move(answer));
+}
+
+void Core::State::on(const TimerFired& event) { unix_ms = std::max(unix_ms, event.unix_ms); }
+
+// What the worker has against what it should have. Leases of an update that it has not seen yet
+// are on their way.
+void Core::State::reconcile(Worker& worker, const std::vector<AttemptKey>& holding,
+                            uint64_t last_update, std::vector<StopRequest>& stop) {
+  for (const AttemptKey& key : holding) {
+    if (worker.reported.contains(key)) continue;
+    if (std::optional<StopRequest> request = reconcile_held(worker, key)) stop.push_back(*request);
+  }
+  std::vector<AttemptKey> gone;
+  for (const auto& [key, lease] : worker.leases) {
+    if (lease.update > last_update) continue;
+    if (std::binary_search(holding.begin(), holding.end(), key)) continue;
+    if (worker.reported.contains(key)) continue;
+    gone.push_back(key);
+  }
+  for (const AttemptKey& key : gone) lost(key, "its worker does not have it any more");
+}
+
+std::optional<StopRequest> Core::State::reconcile_held(Worker& worker, const AttemptKey& key) {
+  const StopRequest revoked{key, EndReason::revoked};
+  Job* job = find_job(key.job);
+  if (job == nullptr || key.rank >= job->ranks.size()) return revoked;
+  if (worker.leases.count(key) > 0) {
+    if (!job->stopped) return std::nullopt;
+    return StopRequest{key, job->stopped_by_user ? EndReason::cancelled : EndReason::revoked};
+  }
+  auto rank = job->active.find(key.rank);
+  if (job->stopped || rank == job->active.end()) return revoked;
+  for (const LostAttempt& lost : rank->second.lost) {
+    if (lost.attempt != key.attempt || lost.worker != worker.info.id) continue;
+    emit(AttemptLeased{key, worker.info.id});
+    worker.excused = worker.excused || over(worker);
+    return std::nullopt;
+  }
+  return revoked;
+}
+
+void Core::State::take_progress(const Worker& worker, const AttemptProgress& progress) {
+  Job* job = find_job(progress.key.job);
+  if (job == nullptr) return;
+  auto rank = job->active.find(progress.key.rank);
+  if (rank == job->active.end()) return;
+  for (OpenAttempt& open : rank->second.open) {
+    if (open.attempt != progress.key.attempt || open.worker != worker.info.id) continue;
+    open.fraction = progress.fraction >= 0 ? std::min(progress.fraction, 1.0) : -1;
+    open.text = bounded(progress.text, 1024);
+    touch(*job);
+  }
+}
+
+void Core::State::renew(Worker& worker) {
+  arm(worker, now + TimeMs(config.lease_ms));
+  worker.responsive = true;
+  reindex(worker);
+}
+
+void Core::State::arm(Worker& worker, TimeMs deadline) {
+  if (worker.deadline == deadline) return;
+  if (worker.deadline != kNever) deadlines.erase({worker.deadline, worker.info.id});
+  worker.deadline = deadline;
+  if (deadline != kNever) deadlines.insert({deadline, worker.info.id});
+}
+
+// A worker that is silent for a whole lease gets nothing new until it speaks again, though its
+// connection may look alive.
+void Core::State::expire_leases() {
+  size_t budget = std::max<size_t>(config.max_placements_per_step, 1);
+  while (!deadlines.empty() && deadlines.begin()->first <= now && budget > 0) {
+    Worker& worker = workers.at(deadlines.begin()->second);
+    worker.responsive = false;
+    unindex(worker);
+    while (!worker.leases.empty() && budget > 0) {
+      --budget;
+      lost(AttemptKey(worker.leases.begin()->first), "its worker was silent for too long");
+    }
+    if (worker.leases.empty()) arm(worker, kNever);
+    if (budget > 0) --budget;
+  }
+}
+
+// The timer is never late by a whole lease unless this machine slept, or the process was stopped:
+// then nobody could report, and everyone gets a full lease, as after a restart.
+void Core::State::forgive_absence() {
+  if (deadlines.empty()) return;
+  if (now - deadlines.begin()->first <= TimeMs(config.lease_ms)) return;
+  for (auto& [id, worker] : workers) {
+    if (worker.deadline != kNever) arm(worker, now + TimeMs(config.lease_ms));
+  }
+}
+
+}  // namespace pesc::coordinator
