@@ -42,7 +42,11 @@ TEST(AttemptDirs, GivesThemToTheRanksUserButNotWhatHoldsThem) {
   const AttemptPaths paths = (*dirs)->paths(key_of(1));
   ASSERT_TRUE((*dirs)->make(paths).ok());
   EXPECT_EQ(stat_of(paths.root).st_uid, 0u);
+  EXPECT_EQ(stat_of(paths.root).st_mode & 07777, 0700u) << "closed while it is prepared";
+  ASSERT_TRUE((*dirs)->open_to_ranks(paths).ok());
   EXPECT_EQ(stat_of(paths.root).st_mode & 07777, 0711u);
+  (*dirs)->close_to_ranks(paths);
+  EXPECT_EQ(stat_of(paths.root).st_mode & 07777, 0700u);
   for (const std::string& path :
        {paths.app, paths.checkpoint, paths.output, paths.temporary, paths.events}) {
     EXPECT_EQ(stat_of(path).st_uid, uid) << path;

@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include <cstdio>
 #include <system_error>
 
+#include "runtime/common/log.h"
 #include "runtime/common/state_dir.h"
 
 namespace pesc::worker {
@@ -96,11 +96,21 @@ absl::Status AttemptDirs::give_tree(const std::string& directory) const {
 }
 
 absl::Status AttemptDirs::make_directory(const std::string& path, bool for_rank) const {
-  const mode_t mode = for_rank || !user_ ? 0700 : 0711;
-  if (::mkdir(path.c_str(), mode) != 0) {
+  if (::mkdir(path.c_str(), 0700) != 0) {
     return common::errno_status(errno, "make the directory", path);
   }
   return for_rank ? give(path) : absl::OkStatus();
+}
+
+absl::Status AttemptDirs::open_to_ranks(const AttemptPaths& paths) const {
+  if (user_ && ::chmod(paths.root.c_str(), 0711) != 0) {
+    return common::errno_status(errno, "set up", paths.root);
+  }
+  return absl::OkStatus();
+}
+
+void AttemptDirs::close_to_ranks(const AttemptPaths& paths) const {
+  if (user_) ::chmod(paths.root.c_str(), 0700);
 }
 
 absl::Status AttemptDirs::make(const AttemptPaths& paths) const {
@@ -110,10 +120,6 @@ absl::Status AttemptDirs::make(const AttemptPaths& paths) const {
     made = make_directory(paths.root, false);
   }
   if (!made.ok()) return made;
-  // The umask of a daemon may take the execute bit that ranks need to get in.
-  if (user_ && ::chmod(paths.root.c_str(), 0711) != 0) {
-    return common::errno_status(errno, "set up", paths.root);
-  }
   for (const std::string* path : {&paths.app, &paths.checkpoint, &paths.output, &paths.temporary}) {
     made = make_directory(*path, true);
     if (!made.ok()) return made;
@@ -130,8 +136,8 @@ absl::Status AttemptDirs::make(const AttemptPaths& paths) const {
 void AttemptDirs::discard(const AttemptPaths& paths) const {
   const std::string target = trash_.string() + "/" + std::to_string(next_trash_++);
   if (::rename(paths.root.c_str(), target.c_str()) != 0 && errno != ENOENT) {
-    spdlog::warn("event=discard_failed path={} error=\"{}\"", paths.root,
-                 std::generic_category().message(errno));
+    common::log().warn("event=discard_failed path={} error=\"{}\"", paths.root,
+                       std::generic_category().message(errno));
   }
 }
 
@@ -155,7 +161,7 @@ void AttemptDirs::empty_trash() const {
   for (fs::directory_iterator it(trash_, error), end; !error && it != end; it.increment(error)) {
     absl::Status removed = remove_tree(it->path());
     if (!removed.ok()) {
-      spdlog::warn("event=delete_failed error=\"{}\"", std::string(removed.message()));
+      common::log().warn("event=delete_failed error=\"{}\"", std::string(removed.message()));
     }
   }
 }

@@ -32,8 +32,13 @@ class AttemptDirs {
 
   AttemptPaths paths(const AttemptKey& key) const;
 
-  // Makes them, empty. What an earlier try of the same attempt left goes to the trash.
+  // Makes them, empty, closed to the ranks' user. What an earlier try of the same attempt left goes
+  // to the trash.
   absl::Status make(const AttemptPaths& paths) const;
+  // While root writes there, or reads results, no process of the ranks' user may get in: it could
+  // put a link where root expects a directory.
+  absl::Status open_to_ranks(const AttemptPaths& paths) const;
+  void close_to_ranks(const AttemptPaths& paths) const;
 
   // Gives a path to the ranks' user; links are not followed.
   absl::Status give(const std::string& path) const;

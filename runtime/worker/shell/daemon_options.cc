@@ -1,10 +1,10 @@
 #include "runtime/worker/shell/daemon_options.h"
 
+#include <toml++/toml.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <toml++/toml.h>
 
 #include "model/job_spec.h"
 #include "rpc/credentials.h"
@@ -75,8 +75,9 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
                                              : nullptr;
   if (target == nullptr) {
     return absl::InvalidArgumentError(
-        where + " is not known; the keys are coordinator, state, cpus, memory, room, name, "
-                "advertise, run_as, join_file, cache, log_level");
+        where +
+        " is not known; the keys are coordinator, state, cpus, memory, room, name, "
+        "advertise, run_as, join_file, cache, log_level");
   }
   *target = *text;
   return absl::OkStatus();

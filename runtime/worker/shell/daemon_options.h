@@ -14,7 +14,7 @@ struct DaemonOptions {
   std::string coordinator;  // as named; empty: looked for in the environment and the configuration
   std::string join_file;    // wins over `coordinator` for address and credentials
   std::string log_level = "info";
-  int exit_code = -1;       // ≥ 0: nothing to run (--help, --version); `text` is for standard output
+  int exit_code = -1;  // ≥ 0: nothing to run (--help, --version); `text` is for standard output
   std::string text;
 };
 

@@ -90,11 +90,9 @@ kj::Promise<void> Fetcher::fetch_one(const BlobRef& blob) {
           .fork();
   kj::Promise<void> branch = fetch.addBranch();
   // KJ keeps a reference to a callback that is passed by name, so each is made in place.
-  kj::Promise<void> cleanup =
-      fetch.addBranch().then([this, digest = blob.digest] { in_flight_.erase(digest); },
-                             [this, digest = blob.digest](kj::Exception&&) {
-                               in_flight_.erase(digest);
-                             });
+  kj::Promise<void> cleanup = fetch.addBranch().then(
+      [this, digest = blob.digest] { in_flight_.erase(digest); },
+      [this, digest = blob.digest](kj::Exception&&) { in_flight_.erase(digest); });
   in_flight_.emplace(blob.digest, kj::mv(fetch));
   tasks_.add(kj::mv(cleanup));
   return branch;

@@ -1,6 +1,5 @@
 #include "runtime/worker/shell/worker.h"
 
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 
 #include "asio/post.hpp"
 #include "protocol/codec.h"
+#include "runtime/common/log.h"
 #include "runtime/worker/shell/async.h"
 #include "runtime/worker/shell/clock.h"
 #include "runtime/worker/shell/worker_impl.h"
@@ -58,7 +58,7 @@ WorkerShell::~WorkerShell() noexcept {
 }
 
 void WorkerShell::taskFailed(kj::Exception&& exception) {
-  spdlog::error("event=task_failed error=\"{}\"", exception.getDescription().cStr());
+  common::log().error("event=task_failed error=\"{}\"", exception.getDescription().cStr());
 }
 
 absl::Status WorkerShell::open_state() {
@@ -122,7 +122,8 @@ absl::Status WorkerShell::start() {
   absl::Status opened = open_state();
   if (!opened.ok()) return opened;
   set_up_core();
-  for (const std::string& warning : warnings()) spdlog::warn("event=warning text=\"{}\"", warning);
+  for (const std::string& warning : warnings())
+    common::log().warn("event=warning text=\"{}\"", warning);
   auto watch = EventsWatch::open(
       loop_, {}, [this](const AttemptKey& key, double fraction, const std::string& text) {
         push(Progressed{key, fraction, text});
@@ -178,10 +179,10 @@ void WorkerShell::on_welcome(std::vector<KeptAttempt> kept) {
     adopt(std::move(attempt));
   }
   const size_t left = dirs_->discard_others(keys);
-  if (left > 0) spdlog::info("event=leftovers_deleted attempts={}", left);
+  if (left > 0) common::log().info("event=leftovers_deleted attempts={}", left);
   empty_trash();
-  spdlog::info("event=worker_started id={} name=\"{}\" cpus={} adopted={}", id(), options_.name,
-               options_.cpus_milli / 1000.0, keys.size());
+  common::log().info("event=worker_started id={} name=\"{}\" cpus={} adopted={}", id(),
+                     options_.name, options_.cpus_milli / 1000.0, keys.size());
   // After the adopted ones, so that the coordinator hears of them at once.
   asio::post(loop_.io(), [this, alive = alive_] {
     if (*alive && !stopping_) session_->start();
@@ -189,7 +190,8 @@ void WorkerShell::on_welcome(std::vector<KeptAttempt> kept) {
 }
 
 void WorkerShell::adopt(KeptAttempt kept) {
-  auto spec = protocol::parse_spec(kept.lease);
+  absl::StatusOr<JobSpec> spec = absl::NotFoundError("it is no job's");
+  if (kept.key != kProbe) spec = protocol::parse_spec(kept.lease);
   auto attempt = std::make_shared<ShellAttempt>();
   attempt->key = kept.key;
   attempt->paths = dirs_->paths(kept.key);
@@ -198,8 +200,8 @@ void WorkerShell::adopt(KeptAttempt kept) {
   attempt->exit = std::move(kept.exit);
   attempt->exit.key = kept.key;
   if (!spec.ok()) {
-    spdlog::warn("event=adoption_failed attempt=\"{}\" error=\"{}\"", to_string(kept.key),
-                 std::string(spec.status().message()));
+    common::log().warn("event=adoption_failed attempt=\"{}\" error=\"{}\"", to_string(kept.key),
+                       std::string(spec.status().message()));
     keeper_->stop(kept.key, EndReason::revoked, 0);
     keeper_->forget(kept.key);
     return;
@@ -224,7 +226,7 @@ void WorkerShell::on_keeper_lost(const absl::Status& why) {
     keeper_ended_ = nullptr;
   }
   if (stopping_) return;
-  spdlog::error("event=keeper_lost error=\"{}\"", std::string(why.message()));
+  common::log().error("event=keeper_lost error=\"{}\"", std::string(why.message()));
   for (auto& [key, attempt] : attempts_) {
     attempt->with_keeper = false;
     if (std::exchange(attempt->running, false)) watch_->remove(key);
@@ -246,7 +248,7 @@ void WorkerShell::reopen_keeper() {
         if (stopping_) return;
         absl::Status opened = open_keeper();
         if (opened.ok()) return;
-        spdlog::error("event=keeper_failed error=\"{}\"", std::string(opened.message()));
+        common::log().error("event=keeper_failed error=\"{}\"", std::string(opened.message()));
         reopen_keeper();
       }));
 }
@@ -363,7 +365,8 @@ kj::Promise<void> WorkerShell::shutdown() {
     return blocking(loop_, [cache = cache_] { return cache->close(); })
         .then([](absl::Status closed) {
           if (!closed.ok()) {
-            spdlog::warn("event=cache_not_synced error=\"{}\"", std::string(closed.message()));
+            common::log().warn("event=cache_not_synced error=\"{}\"",
+                               std::string(closed.message()));
           }
         });
   });

@@ -1,6 +1,5 @@
 // What the shell does for attempts: prepare, start, stop, pack, forget.
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -8,14 +7,12 @@
 #include <utility>
 
 #include "protocol/codec.h"
+#include "runtime/common/log.h"
 #include "runtime/worker/shell/async.h"
 #include "runtime/worker/shell/worker_impl.h"
 
 namespace pesc::worker {
 namespace {
-
-// No job has this key: ids begin with a time.
-constexpr AttemptKey kProbe{};
 
 PrepareFailed failure(const AttemptKey& key, const absl::Status& status) {
   PrepareFailed failed{key, EndReason::inputs_unavailable, std::string(status.message()), false};
@@ -76,6 +73,7 @@ void WorkerShell::on(Prepare& action) {
       made = placed.status();
       if (placed.ok()) attempt->placed = *std::move(placed);
     }
+    if (made.ok()) made = dirs_->open_to_ranks(attempt->paths);
     prepared(attempt, number, made);
     return;
   }
@@ -98,7 +96,9 @@ kj::Promise<void> WorkerShell::place(AttemptPtr attempt, uint32_t number) {
                        shared]() -> absl::StatusOr<PlacedInputs> {
       absl::Status made = dirs->make(paths);
       if (!made.ok()) return made;
-      return place_inputs(*spec, paths, *dirs, *cache, shared);
+      auto placed = place_inputs(*spec, paths, *dirs, *cache, shared);
+      if (placed.ok()) made = dirs->open_to_ranks(paths);
+      return made.ok() ? std::move(placed) : made;
     };
     const auto finish = [this, attempt, number](absl::StatusOr<PlacedInputs> placed) {
       if (placed.ok() && attempt->prepare_number == number) attempt->placed = *std::move(placed);
@@ -128,8 +128,8 @@ void WorkerShell::prepared(const AttemptPtr& attempt, uint32_t number, const abs
     push(Prepared{attempt->key});
     return;
   }
-  spdlog::warn("event=prepare_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
-               std::string(status.message()));
+  common::log().warn("event=prepare_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
+                     std::string(status.message()));
   push(failure(attempt->key, status));
 }
 
@@ -142,6 +142,9 @@ void WorkerShell::on(CancelPrepare& action) {
 
 kj::Promise<SharedMode> WorkerShell::shared_mode() {
   if (shared_mode_) return *shared_mode_;
+  if (keeper_ == nullptr) {
+    return rpc::to_exception(absl::UnavailableError("the worker's keeper is not running"));
+  }
   auto paf = kj::newPromiseAndFulfiller<SharedMode>();
   waiting_for_mode_.push_back(kj::mv(paf.fulfiller));
   if (!std::exchange(probing_, true)) probe_binds();
@@ -154,12 +157,6 @@ void WorkerShell::probe_binds() {
   const std::string source = directory + "/probe-source", target = directory + "/probe-target";
   for (const std::string& path : {source, target}) {
     common::UniqueFd made(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-  }
-  if (keeper_ == nullptr) {
-    KeptExit exit;
-    exit.key = kProbe;
-    on_exited(std::move(exit));
-    return;
   }
   LaunchRequest request;
   request.key = kProbe;
@@ -182,8 +179,9 @@ void WorkerShell::on_started(const AttemptKey& key, int64_t unix_ms, bool binds_
   push(Started{key, unix_ms});
   if (!attempt->placed.binds.empty() && !binds_done) {
     // The program sees empty files: what it does now is worth nothing. The next try has links.
-    spdlog::warn("event=mounts_failed attempt=\"{}\" next=\"shared files are links, and checked\"",
-                 to_string(key));
+    common::log().warn(
+        "event=mounts_failed attempt=\"{}\" next=\"shared files are links, and checked\"",
+        to_string(key));
     shared_mode_ = SharedMode::checked;
     attempt->binds_failed = true;
     keeper_->stop(key, EndReason::inputs_unavailable, 0);
@@ -288,12 +286,14 @@ void WorkerShell::on(Pack& action) {
   order.adopted = attempt->adopted;
   order.exit = std::exchange(attempt->exit, {});  // not needed again: the keeper has it for logs
   order.outbox_file = (state_dir_ / "outbox" / std::to_string(next_outbox_++)).string();
+  dirs_->close_to_ranks(order.paths);
   ++attempt->pool_jobs;
   const auto work = [order = std::move(order), cache = cache_]() -> absl::StatusOr<PackedOutput> {
     for (const SharedUse& use : order.placed.checks) {
       if (!cache->verify_shared_copy(use.path, use.digest, use.print)) {
-        spdlog::warn("event=shared_file_changed job={} rank={} blob={} next=\"fetched again\"",
-                     to_string(order.exit.key.job), order.exit.key.rank, to_hex(use.digest));
+        common::log().warn(
+            "event=shared_file_changed job={} rank={} blob={} next=\"fetched again\"",
+            to_string(order.exit.key.job), order.exit.key.rank, to_hex(use.digest));
       }
     }
     return pack_attempt(order);
@@ -312,7 +312,8 @@ void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput>
     push(Packed{attempt->key, attempt->packed.blob, attempt->packed.uncollected});
   } else {
     const std::string message(output.status().message());
-    spdlog::warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key), message);
+    common::log().warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
+                       message);
     push(PackFailed{attempt->key, EndReason::disk_full, message});
   }
   pool_job_done(attempt);

@@ -31,6 +31,10 @@
 
 namespace pesc::worker {
 
+// Of the program that tries whether the keeper can make mounts. No job has this key: ids begin with
+// a time.
+inline constexpr AttemptKey kProbe{};
+
 // What the shell knows of one attempt, from Prepare or Adopted to Forget.
 struct ShellAttempt {
   AttemptKey key;
@@ -51,9 +55,7 @@ struct ShellAttempt {
 };
 using AttemptPtr = std::shared_ptr<ShellAttempt>;
 
-class WorkerShell final : public Worker,
-                          public SessionDelegate,
-                          public kj::TaskSet::ErrorHandler {
+class WorkerShell final : public Worker, public SessionDelegate, public kj::TaskSet::ErrorHandler {
  public:
   WorkerShell(rpc::Loop& loop, Options options, SessionSource sessions);
   ~WorkerShell() noexcept override;

@@ -1,7 +1,5 @@
 // pesc-worker: a worker over a connection to its coordinator, until it is told to end.
 #include <signal.h>
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +13,7 @@
 #include "rpc/connection.h"
 #include "rpc/credentials.h"
 #include "rpc/loop.h"
+#include "runtime/common/log.h"
 #include "runtime/worker/shell/daemon_options.h"
 #include "runtime/worker/shell/run_as.h"
 #include "runtime/worker/shell/worker.h"
@@ -30,17 +29,8 @@ int fail(const absl::Status& status, int code) {
   return code;
 }
 
-void set_up_log(const std::string& level) {
-  auto logger = spdlog::stderr_logger_mt("pesc-worker");
-  logger->set_pattern("time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
-  logger->set_level(spdlog::level::from_str(level));
-  logger->flush_on(spdlog::level::info);
-  spdlog::set_default_logger(std::move(logger));
-}
-
 absl::StatusOr<rpc::JoinFile> find_join(const DaemonOptions& options) {
-  const std::string& named =
-      options.join_file.empty() ? options.coordinator : options.join_file;
+  const std::string& named = options.join_file.empty() ? options.coordinator : options.join_file;
   auto found = rpc::find_coordinator(named, rpc::Role::worker);
   if (!found.ok()) return found.status();
   if (!*found) {
@@ -55,9 +45,9 @@ absl::StatusOr<rpc::JoinFile> find_join(const DaemonOptions& options) {
     join.address = options.coordinator;
   }
   if (join.role != rpc::Role::worker) {
-    return absl::InvalidArgumentError(
-        "the credentials for " + join.address + " are a " + std::string(to_string(join.role)) +
-        "'s: make a worker's with `pesc join-file worker`");
+    return absl::InvalidArgumentError("the credentials for " + join.address + " are a " +
+                                      std::string(to_string(join.role)) +
+                                      "'s: make a worker's with `pesc join-file worker`");
   }
   return join;
 }
@@ -72,7 +62,10 @@ class Dialler {
   kj::Promise<protocol::WorkerSession::Client> dial() {
     connection_.reset();
     auto join = find_join(options_);
-    if (!join.ok()) return rpc::to_exception(join.status());
+    // Unavailable, so that it is looked for again soon: it costs nothing.
+    if (!join.ok()) {
+      return rpc::to_exception(absl::UnavailableError(std::string(join.status().message())));
+    }
     auto address = rpc::parse_address(join->address);
     if (!address.ok()) return rpc::to_exception(address.status());
     return rpc::connect(loop_, *address, join->certificate_pem)
@@ -102,18 +95,21 @@ class Dialler {
 void end_at_signal(rpc::Loop& loop, Worker& worker, asio::signal_set& signals) {
   signals.async_wait([&](const asio::error_code& error, int signal) {
     if (error) return;
-    spdlog::info("event=stopping signal={} next=\"ranks are given back; a second signal ends at "
-                 "once\"",
-                 signal);
+    common::log().info(
+        "event=stopping signal={} next=\"ranks are given back; a second signal ends at "
+        "once\"",
+        signal);
     signals.async_wait([](const asio::error_code& again, int) {
       if (!again) ::_exit(1);
     });
-    loop.detach(worker.vacate(kVacateLimitMs).then([&worker] { return worker.shutdown(); }).then([&] {
-      loop.stop();
-    }, [&](kj::Exception&& e) {
-      spdlog::error("event=stop_failed error=\"{}\"", e.getDescription().cStr());
-      loop.stop();
-    }));
+    loop.detach(worker.vacate(kVacateLimitMs)
+                    .then([&worker] { return worker.shutdown(); })
+                    .then([&] { loop.stop(); },
+                          [&](kj::Exception&& e) {
+                            common::log().error("event=stop_failed error=\"{}\"",
+                                                e.getDescription().cStr());
+                            loop.stop();
+                          }));
   });
 }
 
@@ -121,9 +117,10 @@ int run(const DaemonOptions& given) {
   DaemonOptions options = given;
   if (::geteuid() == 0 && options.worker.run_as.empty()) {
     options.worker.run_as = default_rank_user();
-    spdlog::warn("event=warning text=\"started as root without --run-as: ranks run as the user "
-                 "{}\"",
-                 options.worker.run_as);
+    common::log().warn(
+        "event=warning text=\"started as root without --run-as: ranks run as the user "
+        "{}\"",
+        options.worker.run_as);
   }
   // Found wrong now, a name is told to the person at the keyboard.
   auto join = find_join(options);
@@ -136,7 +133,7 @@ int run(const DaemonOptions& given) {
   asio::signal_set signals(loop.io(), SIGTERM, SIGINT);
   end_at_signal(loop, **worker, signals);
   loop.run();
-  spdlog::info("event=stopped");
+  common::log().info("event=stopped");
   worker->reset();
   return 0;
 }
@@ -151,7 +148,7 @@ int worker_main(int argc, char** argv) {
     return options->exit_code;
   }
   ::umask(022);
-  set_up_log(options->log_level);
+  common::set_up_daemon_log(options->log_level);
   try {
     return run(*options);
   } catch (const kj::Exception& e) {

@@ -1,11 +1,11 @@
 // What the worker tells the coordinator: ends, progress, outputs, live logs.
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 
 #include <cerrno>
 #include <utility>
 
 #include "blob/files.h"
+#include "runtime/common/log.h"
 #include "runtime/worker/shell/async.h"
 #include "runtime/worker/shell/upload.h"
 #include "runtime/worker/shell/worker_impl.h"
@@ -48,8 +48,8 @@ void WorkerShell::send(std::vector<AttemptKey> holding, uint64_t last_update,
                       [this, keys](kj::Exception&& e) {
                         const std::string why(rpc::to_status(e).message());
                         if (!keys.empty()) {
-                          spdlog::debug("event=report_failed attempts={} error=\"{}\"", keys.size(),
-                                        why);
+                          common::log().debug("event=report_failed attempts={} error=\"{}\"",
+                                              keys.size(), why);
                           push(ReportFailed{keys, why});
                         }
                       }));
@@ -73,7 +73,7 @@ void WorkerShell::upload_and_send(SendReport::Finished finished, const std::stri
                       },
                       [this, key](kj::Exception&& e) {
                         const std::string why(rpc::to_status(e).message());
-                        spdlog::warn(
+                        common::log().warn(
                             "event=upload_failed attempt=\"{}\" error=\"{}\" next=\"tried again\"",
                             to_string(key), why);
                         push(ReportFailed{{key}, why});
