@@ -29,7 +29,8 @@ case $way in
   add_subdirectory)
     # Configured and built in full: PESC inside another project's build. The slow way, so the
     # library alone.
-    cmake -S "$source/tests/consumer/add_subdirectory" -B "$work/b" -G Ninja >/dev/null
+    cmake -S "$source/tests/consumer/add_subdirectory" -B "$work/b" -G Ninja \
+      -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS="-O0 -g0" >/dev/null
     cmake --build "$work/b" --target consumer >/dev/null
     consumer=$work/b/consumer ;;
   *) echo "run.sh: unknown way '$way'" >&2; exit 2 ;;
