@@ -1,0 +1,106 @@
+// The keeper: holds the attempts, serves one worker at a time, and ends when nothing needs it.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/local/stream_protocol.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/steady_timer.hpp>
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "keeper.capnp.h"
+#include "model/ids.h"
+#include "runtime/worker/keeper/attempt.h"
+#include "runtime/worker/keeper/framing.h"
+
+namespace pesc::keeper {
+
+struct KeeperOptions {
+  int listen_fd = -1;
+  int signal_fd = -1;                        // SIGCHLD and SIGTERM, which are blocked
+  bool die_with_parent = false;              // end everything when the first connection is lost
+  std::chrono::milliseconds linger{60'000};  // without attempts and connection
+};
+
+// One connection; the keeper has at most one.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  using Socket = asio::local::stream_protocol::socket;
+  using OnMessage = std::function<void(protocol::keeper::ToKeeper::Reader)>;
+  using OnLost = std::function<void(Connection&)>;
+
+  Connection(Socket socket, OnMessage on_message, OnLost on_lost);
+  void start() { read(); }
+  // What is sent within one turn of the loop leaves in one write.
+  void send(capnp::MessageBuilder& message);
+  // Calls `done` when all that was sent has left; at once when it has.
+  void when_sent(std::function<void()> done);
+  void close();
+
+ private:
+  void read();
+  bool take_messages();
+  void flush();
+  void lose();
+
+  Socket socket_;
+  OnMessage on_message_;
+  OnLost on_lost_;
+  std::function<void()> when_sent_;
+  Inbox inbox_;
+  Outbox outbox_;
+  std::string in_flight_;
+  bool writing_ = false, flush_posted_ = false, closed_ = false;
+};
+
+class Keeper {
+ public:
+  Keeper(asio::io_context& io, KeeperOptions options);
+  void run();
+
+ private:
+  void accept();
+  void adopt(Connection::Socket socket);
+  void on_connection_lost(Connection& connection);
+  void on_message(protocol::keeper::ToKeeper::Reader message);
+  void on_hello();
+  void on_start(protocol::keeper::Start::Reader start);
+  void on_stop(protocol::keeper::ToKeeper::Stop::Reader stop);
+  void on_forget(protocol::keeper::Key::Reader key);
+  void on_read_output(protocol::keeper::ToKeeper::ReadOutput::Reader request);
+  void await_signals();
+  void await_started();
+  void note_started();
+  void reap();
+  void end_orphans();
+  void watch_later(std::shared_ptr<Attempt> attempt);
+  void arm_watch();
+  void send_started(Attempt& attempt);
+  void send_exited(Attempt& attempt);
+  void on_finished(Attempt& attempt);
+  void end_everything(std::chrono::milliseconds grace);
+  void consider_ending();
+  Attempt* find(protocol::keeper::Key::Reader key);
+
+  asio::io_context& io_;
+  KeeperOptions options_;
+  Surroundings around_;
+  asio::local::stream_protocol::acceptor acceptor_;
+  asio::posix::stream_descriptor signals_, started_;
+  asio::steady_timer linger_, watch_timer_;
+  std::shared_ptr<Connection> connection_;
+  std::map<AttemptKey, std::shared_ptr<Attempt>> attempts_;
+  std::unordered_map<pid_t, std::shared_ptr<Attempt>> shims_;
+  std::vector<std::shared_ptr<Attempt>> starting_;
+  std::deque<std::pair<std::chrono::steady_clock::time_point, std::shared_ptr<Attempt>>> unwatched_;
+  size_t running_ = 0;
+  bool ending_ = false;
+};
+
+}  // namespace pesc::keeper
