@@ -1,0 +1,88 @@
+// The worker's side of its keeper: starts it or finds the one that is running, speaks
+// keeper.capnp with it. On the loop's thread.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/ids.h"
+#include "model/outcome.h"
+#include "rpc/loop.h"
+
+namespace pesc::worker {
+
+struct LaunchRequest {
+  AttemptKey key;
+  std::vector<std::string> argv, environment;
+  std::string working_directory, search_path, spill_directory, cgroup, lease;
+  bool run_as = false;
+  uint32_t uid = 0, gid = 0;
+  uint64_t time_limit_ms = 0, grace_ms = 0, output_limit_bytes = 0;
+  std::vector<std::pair<std::string, std::string>> read_only_binds;  // source, target
+  bool idle_priority = false;
+};
+
+struct KeptExit {
+  AttemptKey key;
+  AttemptOutcome outcome;                       // without output
+  std::string standard_output, standard_error;  // whole, unless spilled
+  bool output_spilled = false, error_spilled = false;
+};
+
+struct KeptAttempt {
+  AttemptKey key;
+  std::string lease;  // as given at the start
+  bool running = false;
+  int64_t started_unix_ms = 0;
+  KeptExit exit;  // when not running
+};
+
+struct KeeperEvents {
+  std::function<void(std::vector<KeptAttempt>)> on_welcome;  // first, once per connection
+  std::function<void(AttemptKey, uint32_t pid, int64_t unix_ms, bool binds_done)> on_started;
+  std::function<void(KeptExit)> on_exited;    // also when it could not be started
+  std::function<void(absl::Status)> on_lost;  // the keeper is gone
+};
+
+class KeeperClient {
+ public:
+  struct Options {
+    std::filesystem::path socket;   // in the state directory; paths over 100 bytes are handled
+    std::filesystem::path program;  // empty: found beside the library, or carried inside it
+    bool die_with_parent = false;   // embedded: the keeper ends all when this process is gone
+  };
+  // Connects to a keeper that listens at `socket`, else starts one. Never forks this process
+  // (posix_spawn, vfork-like); touches none of its signals or children.
+  // Events come from the loop, never from within a call. What is asked before on_welcome is sent
+  // after it; what is asked after on_lost is dropped. Dropping the client closes the connection:
+  // the keeper goes on (or, with die_with_parent, ends everything).
+  static absl::StatusOr<std::unique_ptr<KeeperClient>> open(asio::io_context& io, Options options,
+                                                            KeeperEvents events);
+  static absl::StatusOr<std::unique_ptr<KeeperClient>> open(rpc::Loop& loop, Options options,
+                                                            KeeperEvents events) {
+    return open(loop.io(), std::move(options), std::move(events));
+  }
+  virtual ~KeeperClient() = default;
+  virtual void start(const LaunchRequest& request) = 0;
+  virtual void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms) = 0;
+  // Frozen time counts towards no limit. A stop thaws.
+  virtual void freeze(const AttemptKey& key, bool frozen) = 0;
+  virtual void forget(const AttemptKey& key) = 0;
+  struct Output {
+    std::string data;
+    bool found = false;  // false: the keeper does not have that attempt
+  };
+  // stream 1: standard output, 2: standard error
+  virtual void read_output(const AttemptKey& key, uint8_t stream, uint64_t offset,
+                           uint32_t max_bytes, std::function<void(Output)> done) = 0;
+  virtual void shutdown(uint64_t grace_ms) = 0;  // ends every attempt, then itself; on_lost follows
+};
+
+}  // namespace pesc::worker
