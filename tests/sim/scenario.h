@@ -1,0 +1,57 @@
+// What one seed plays: the machines, the jobs, how often what goes wrong.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/job_spec.h"
+#include "runtime/coordinator/core/core.h"
+#include "tests/sim/world.h"
+
+namespace pesc::sim {
+
+struct WorkerPlan {
+  WorkerId id;
+  std::string name, room;
+  uint32_t cpus_milli = 1000;
+  bool leaves = false;  // vanishes for ever some time
+};
+
+struct JobPlan {
+  JobId id;
+  std::shared_ptr<const JobSpec> spec;
+  TimeMs submit_at = 0;
+  TimeMs cancel_at = 0;  // 0: not
+  bool submit_twice = false;
+  bool retry = false;
+  bool remove = false;
+  // How its ranks behave.
+  TimeMs shortest_ms = 0, longest_ms = 0;
+  double fails = 0, hangs = 0, refuses = 0, cannot_start = 0, large_output = 0;
+  // Some of its ranks would run for ever: a user ends it when the faults stop.
+  bool endless = false;
+};
+
+struct FaultPlan {
+  TimeMs phase_ms = 300'000;  // faults stop after this
+  // Mean times between faults of a kind; 0: none.
+  TimeMs cut_ms = 0, away_ms = 0, coordinator_crash_ms = 0, daemon_crash_ms = 0, reboot_ms = 0,
+         keeper_loss_ms = 0;
+  double lose_message = 0;  // of a user's call: the request, or the answer
+  double prepare_fails = 0, pack_fails = 0, upload_fails = 0;
+  TimeMs longest_delay_ms = 50;
+  TimeMs longest_commit_ms = 20;
+};
+
+struct Scenario {
+  uint64_t seed = 0;
+  coordinator::CoreConfig coordinator;
+  std::vector<WorkerPlan> workers;
+  std::vector<JobPlan> jobs;
+  FaultPlan faults;
+};
+
+Scenario make_scenario(uint64_t seed);
+
+}  // namespace pesc::sim

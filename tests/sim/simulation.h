@@ -1,0 +1,25 @@
+// One play from its first event to its end.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tests/sim/play.h"
+
+namespace pesc::sim {
+
+struct PlayResult {
+  std::string failure;  // empty: every promise held
+  TimeMs failed_at_ms = 0, simulated_ms = 0;
+  uint64_t events = 0;
+  std::vector<std::string> trace;  // the last lines, when one was asked for
+};
+
+enum class Tracing : uint8_t { off, keep, print };
+
+PlayResult play(uint64_t seed, const Bug& bug, Tracing tracing);
+
+// Every bug that can be planted, "none" first.
+const std::vector<Bug>& known_bugs();
+
+}  // namespace pesc::sim

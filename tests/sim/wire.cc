@@ -1,0 +1,196 @@
+#include "tests/sim/wire.h"
+
+#include <capnp/message.h>
+#include <capnp/serialize.h>
+
+#include <string>
+#include <utility>
+
+#include "pesc.capnp.h"
+#include "protocol/codec.h"
+
+namespace pesc::sim {
+namespace {
+
+using protocol::as_data;
+using protocol::as_view;
+using protocol::encode_list;
+
+Bytes to_bytes(capnp::MessageBuilder& message) {
+  auto words = capnp::messageToFlatArray(message);
+  return Bytes(words.begin(), words.end());
+}
+
+capnp::FlatArrayMessageReader reader_of(const Bytes& bytes) {
+  return capnp::FlatArrayMessageReader(kj::arrayPtr(bytes.data(), bytes.size()));
+}
+
+std::vector<protocol::Stop> to_wire(const std::vector<coordinator::StopRequest>& stops) {
+  std::vector<protocol::Stop> values;
+  values.reserve(stops.size());
+  for (const auto& stop : stops) values.push_back({stop.key, stop.reason});
+  return values;
+}
+
+absl::StatusOr<std::vector<worker::UpdateReceived::Stop>> from_wire(
+    capnp::List<protocol::StopRequest>::Reader in) {
+  auto stops = protocol::decode_list(in);
+  if (!stops.ok()) return stops.status();
+  std::vector<worker::UpdateReceived::Stop> values;
+  values.reserve(stops->size());
+  for (const auto& stop : *stops) values.push_back({stop.key, stop.reason});
+  return values;
+}
+
+}  // namespace
+
+Bytes encode_attach(const AttachRequest& request) {
+  capnp::MallocMessageBuilder message;
+  auto root = message.initRoot<protocol::WorkerSession::AttachParams>();
+  auto info = root.initInfo();
+  info.setId(request.info.id.value);
+  info.setName(as_data(request.info.name));
+  info.setRoom(as_data(request.info.room));
+  info.setCpusMilli(request.info.cpus_milli);
+  info.setMemoryBytes(request.info.memory_bytes);
+  info.setAdvertise(request.info.advertise);
+  info.setSoftware(request.info.software);
+  info.setMachine(request.info.machine);
+  encode_list(root.initHolding(request.holding.size()), request.holding);
+  return to_bytes(message);
+}
+
+absl::StatusOr<AttachRequest> decode_attach(const Bytes& bytes) {
+  auto message = reader_of(bytes);
+  auto root = message.getRoot<protocol::WorkerSession::AttachParams>();
+  auto holding = protocol::decode_list(root.getHolding());
+  if (!holding.ok()) return holding.status();
+  auto info = root.getInfo();
+  AttachRequest request{.holding = *std::move(holding)};
+  request.info.id = {info.getId()};
+  request.info.name = as_view(info.getName());
+  request.info.room = as_view(info.getRoom());
+  request.info.cpus_milli = info.getCpusMilli();
+  request.info.memory_bytes = info.getMemoryBytes();
+  request.info.advertise = info.getAdvertise().cStr();
+  request.info.software = info.getSoftware().cStr();
+  request.info.machine = info.getMachine().cStr();
+  return request;
+}
+
+Bytes encode_attach_answer(const coordinator::AnswerAttach& answer,
+                           const coordinator::CoreConfig& config) {
+  capnp::MallocMessageBuilder message;
+  auto root = message.initRoot<protocol::WorkerSession::AttachResults>();
+  root.setLeaseMs(config.lease_ms);
+  root.setHeartbeatMs(config.heartbeat_ms);
+  encode_list(root.initStop(answer.stop.size()), to_wire(answer.stop));
+  return to_bytes(message);
+}
+
+absl::StatusOr<AttachAnswer> decode_attach_answer(const Bytes& bytes) {
+  auto message = reader_of(bytes);
+  auto root = message.getRoot<protocol::WorkerSession::AttachResults>();
+  auto stop = from_wire(root.getStop());
+  if (!stop.ok()) return stop.status();
+  return AttachAnswer{root.getLeaseMs(), root.getHeartbeatMs(), *std::move(stop)};
+}
+
+Bytes encode_report(const worker::SendReport& report) {
+  capnp::MallocMessageBuilder message;
+  auto root = message.initRoot<protocol::WorkerSession::ReportParams>();
+  encode_list(root.initHolding(report.holding.size()), report.holding);
+  root.setLastUpdate(report.last_update);
+  auto finished = root.initFinished(report.finished.size());
+  for (unsigned i = 0; i < finished.size(); ++i) {
+    protocol::encode(finished[i].initKey(), report.finished[i].key);
+    protocol::encode(finished[i].initOutcome(), report.finished[i].outcome);
+  }
+  auto progress = root.initProgress(report.progress.size());
+  for (unsigned i = 0; i < progress.size(); ++i) {
+    protocol::encode(progress[i].initKey(), report.progress[i].key);
+    progress[i].setFraction(report.progress[i].fraction);
+    progress[i].setText(as_data(report.progress[i].text));
+  }
+  return to_bytes(message);
+}
+
+absl::StatusOr<coordinator::WorkerReported> decode_report(const Bytes& bytes) {
+  auto message = reader_of(bytes);
+  auto root = message.getRoot<protocol::WorkerSession::ReportParams>();
+  coordinator::WorkerReported report;
+  auto holding = protocol::decode_list(root.getHolding());
+  if (!holding.ok()) return holding.status();
+  report.holding = *std::move(holding);
+  report.last_update = root.getLastUpdate();
+  for (auto one : root.getFinished()) {
+    auto key = protocol::decode(one.getKey());
+    if (!key.ok()) return key.status();
+    auto outcome = protocol::decode(one.getOutcome());
+    if (!outcome.ok()) return outcome.status();
+    report.finished.push_back({*key, *std::move(outcome)});
+  }
+  for (auto one : root.getProgress()) {
+    auto key = protocol::decode(one.getKey());
+    if (!key.ok()) return key.status();
+    report.progress.push_back({*key, one.getFraction(), std::string(as_view(one.getText()))});
+  }
+  return report;
+}
+
+Bytes encode_report_answer(const coordinator::AnswerReport& answer) {
+  capnp::MallocMessageBuilder message;
+  auto root = message.initRoot<protocol::WorkerSession::ReportResults>();
+  encode_list(root.initAcknowledged(answer.acknowledged.size()), answer.acknowledged);
+  encode_list(root.initStop(answer.stop.size()), to_wire(answer.stop));
+  return to_bytes(message);
+}
+
+absl::StatusOr<ReportAnswer> decode_report_answer(const Bytes& bytes) {
+  auto message = reader_of(bytes);
+  auto root = message.getRoot<protocol::WorkerSession::ReportResults>();
+  auto acknowledged = protocol::decode_list(root.getAcknowledged());
+  if (!acknowledged.ok()) return acknowledged.status();
+  auto stop = from_wire(root.getStop());
+  if (!stop.ok()) return stop.status();
+  return ReportAnswer{*std::move(acknowledged), *std::move(stop)};
+}
+
+Bytes encode_update(const coordinator::SendUpdate& update, std::set<JobId>& sent) {
+  capnp::MallocMessageBuilder message;
+  auto root = message.initRoot<protocol::WorkerSink::UpdateParams>();
+  root.setNumber(update.number);
+  auto leases = root.initLeases(update.leases.size());
+  for (unsigned i = 0; i < leases.size(); ++i) {
+    const auto& lease = update.leases[i];
+    protocol::encode(leases[i].initKey(), lease.key);
+    if (lease.spec == nullptr || !sent.insert(lease.key.job).second) continue;
+    protocol::encode(leases[i].initSpec(), *lease.spec);
+    leases[i].setHasSpec(true);
+  }
+  encode_list(root.initStop(update.stop.size()), to_wire(update.stop));
+  return to_bytes(message);
+}
+
+absl::StatusOr<worker::UpdateReceived> decode_update(const Bytes& bytes, KnownSpecs& known) {
+  auto message = reader_of(bytes);
+  auto root = message.getRoot<protocol::WorkerSink::UpdateParams>();
+  worker::UpdateReceived update;
+  update.number = root.getNumber();
+  for (auto lease : root.getLeases()) {
+    auto key = protocol::decode(lease.getKey());
+    if (!key.ok()) return key.status();
+    if (lease.getHasSpec()) {
+      auto spec = protocol::decode(lease.getSpec());
+      if (!spec.ok()) return spec.status();
+      known[key->job] = std::make_shared<const JobSpec>(*std::move(spec));
+    }
+    update.leases.push_back({*key, known[key->job]});
+  }
+  auto stop = from_wire(root.getStop());
+  if (!stop.ok()) return stop.status();
+  update.stop = *std::move(stop);
+  return update;
+}
+
+}  // namespace pesc::sim

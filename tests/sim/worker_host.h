@@ -1,0 +1,79 @@
+// A worker's machine: the daemon with the real core, its keeper, its link to the coordinator.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "runtime/worker/core/core.h"
+#include "tests/sim/coordinator_host.h"
+#include "tests/sim/keeper.h"
+#include "tests/sim/network.h"
+#include "tests/sim/play.h"
+
+namespace pesc::sim {
+
+class WorkerHost {
+ public:
+  WorkerHost(Play& play, CoordinatorHost& coordinator, const WorkerPlan& plan, size_t index);
+
+  void start_daemon();
+  // Faults. The machine comes back by itself, but for vanish().
+  void crash_daemon(TimeMs down_ms);
+  void reboot(TimeMs down_ms);
+  void lose_keeper();
+  void cut_link();
+  void go_away(TimeMs away_ms);
+  void vanish();
+  void heal();
+
+  bool gone() const { return gone_; }
+  // What it still has that nobody wants any more shows here.
+  std::string leftovers() const;
+  const WorkerPlan& plan() const { return plan_; }
+
+ private:
+  void step(const worker::Event& event);
+  // Like step(), unless the daemon has ended since.
+  void step_later(TimeMs delay_ms, worker::Event event);
+  void arm_timer();
+  void try_connect();
+  void plan_connect();
+  void on_message(const Message& message);
+  void on_attach_answer(const Message& message);
+  void on_report_answer(const Message& message);
+  void drop_connection();
+  void stop_daemon();
+
+  void perform(const worker::Prepare& action);
+  void perform(const worker::CancelPrepare&) {}
+  void perform(const worker::Start& action);
+  void perform(const worker::Stop& action);
+  void perform(const worker::Pack& action);
+  void perform(const worker::SendReport& action);
+  void perform(const worker::Forget& action);
+  void perform(const worker::Drained&) {}
+  void send_report(const worker::SendReport& action);
+
+  Play& play_;
+  CoordinatorHost& coordinator_;
+  const WorkerPlan& plan_;
+  const size_t index_;
+  Keeper keeper_;
+  std::unique_ptr<worker::Core> core_;
+  uint64_t life_ = 0;
+  uint64_t timer_ = 0;
+  bool gone_ = false;
+  bool unreachable_ = false;
+  uint64_t away_ = 0;
+
+  std::shared_ptr<Connection> connection_;
+  bool attached_ = false;
+  uint64_t connections_ = 0;
+  uint64_t last_call_ = 0;
+  std::map<uint64_t, std::vector<AttemptKey>> calls_;
+};
+
+}  // namespace pesc::sim
