@@ -162,8 +162,10 @@ class Core {
   // When TimerFired must be stepped at the latest; nothing: no need.
   std::optional<TimeMs> next_deadline() const;
 
-  // Recovery: apply every journalled record (the order is told above, at the records), then finish. Every lease that was open gets
-  // one full lease from `now` to be re-attached before its rank is placed again.
+  // Recovery: apply every journalled record (in which order is told above, at the records), then
+  // finish. Every lease that was open gets one full lease from `now` to be re-attached before its
+  // rank is placed again. What a cut history lacks (JobFinished…) comes with the next step, which
+  // is due at once.
   void apply(const Record& record);
   void finish_restore(TimeMs now);
 
