@@ -189,6 +189,12 @@ void Attempt::watch_output() {
   error_->watch();
 }
 
+void Attempt::take_output_now() {
+  if (state_ != State::running) return;
+  output_->take_now();
+  error_->take_now();
+}
+
 void Attempt::arm(milliseconds after, void (Attempt::*action)()) {
   if (!timer_) timer_.emplace(around_.io);
   timer_->expires_after(after);

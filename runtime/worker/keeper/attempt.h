@@ -60,6 +60,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   // True once the program runs (or has run).
   bool is_up() const;
   void watch_output();
+  void take_output_now();
   void stop(EndReason reason, std::string detail, std::chrono::milliseconds grace);
   void freeze(bool frozen);
   // The shim has ended, and with it everything below it, unless it was killed (`clean` false).

@@ -160,7 +160,7 @@ void Keeper::on_read_output(protocol::keeper::ToKeeper::ReadOutput::Reader reque
   output.setTicket(request.getTicket());
   if (Attempt* attempt = find(request.getKey())) {
     // What is still in the pipe counts as written.
-    attempt->watch_output();
+    attempt->take_output_now();
     const OutputStream& stream =
         request.getStream() == 2 ? attempt->standard_error() : attempt->standard_output();
     bool end = false;

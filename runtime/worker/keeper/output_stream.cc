@@ -61,9 +61,16 @@ void OutputStream::watch() {
   wait_readable();
 }
 
+void OutputStream::take_now() {
+  if (done_ || finished_ || writing_ || fd_ < 0) return;
+  if (read_some() == Got::end) close_pipe();
+}
+
 void OutputStream::wait_readable() {
+  if (!watched_ || std::exchange(waiting_, true)) return;
   descriptor_.async_wait(asio::posix::descriptor_base::wait_read,
                          [self = shared_from_this()](std::error_code error) {
+                           self->waiting_ = false;
                            if (!error) self->on_readable();
                          });
 }

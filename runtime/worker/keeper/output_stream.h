@@ -44,6 +44,8 @@ class OutputStream : public std::enable_shared_from_this<OutputStream> {
   void open(int read_fd) { fd_ = read_fd; }
   // Reads from now on as data comes. Until then the pipe holds what is written.
   void watch();
+  // Takes what is in the pipe at this moment.
+  void take_now();
   // The processes are gone: takes what is still in the pipe, then calls `done` (perhaps at once).
   void finish(std::function<void()> done);
 
@@ -75,7 +77,7 @@ class OutputStream : public std::enable_shared_from_this<OutputStream> {
   Problem problem_;
   int fd_ = -1;
   asio::posix::stream_descriptor descriptor_;
-  bool watched_ = false;
+  bool watched_ = false, waiting_ = false;
   int file_ = -1;
   bool spilled_ = false, writing_ = false, discarding_ = false, finished_ = false;
   uint64_t stored_bytes_ = 0;  // in memory or in the file
