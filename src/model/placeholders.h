@@ -9,13 +9,17 @@ namespace pesc {
 
 // Calls literal(text) for what stays and value(name) for what stands between braces, in order.
 // value() returns whether it knew the name; what it does not know stays as it is, braces and all.
+// `}}` is an escape only where a `{{` is open: the end of {"a":{"b":1}} loses nothing.
 template <class Literal, class Value>
 void scan_placeholders(std::string_view text, Literal&& literal, Value&& value) {
   size_t begin = 0;  // of the literal text not yet handed out
   size_t at = 0;
+  size_t open = 0;  // escaped braces not closed yet
   while (at < text.size()) {
     const char c = text[at];
-    if ((c == '{' || c == '}') && at + 1 < text.size() && text[at + 1] == c) {
+    const bool twice = at + 1 < text.size() && text[at + 1] == c;
+    if (twice && (c == '{' || (c == '}' && open > 0))) {
+      open += c == '{' ? 1 : -1;
       literal(text.substr(begin, at + 1 - begin));
       at += 2;
       begin = at;

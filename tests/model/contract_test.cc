@@ -132,6 +132,27 @@ TEST(Placeholders, EscapedOrUnknown) {
   EXPECT_EQ(expand_placeholders("{parameters[0]}", job, 7, place()), "{rank}");
 }
 
+TEST(Placeholders, ClosingBracesAreEscapesOnlyWhereOpenedSo) {
+  const auto expand = [](const char* text) {
+    return expand_placeholders(text, spec(), 7, place());
+  };
+  EXPECT_EQ(expand(R"({"a":{"b":1}})"), R"({"a":{"b":1}})");
+  EXPECT_EQ(expand(R"({"a":{"b":{"c":{rank}}}})"), R"({"a":{"b":{"c":7}}})");
+  EXPECT_EQ(expand("}}"), "}}");
+  EXPECT_EQ(expand("{{x}} }}"), "{x} }}");
+  EXPECT_EQ(expand("{{\"a\":{{{rank}}}}}"), "{\"a\":{7}}");
+  EXPECT_EQ(expand("{{"), "{");
+}
+
+TEST(Placeholders, AParameterOfItsOwnForEachRank) {
+  JobSpec job = spec();
+  job.parameters = {"red", "green", "dark blue"};
+  EXPECT_EQ(expand_placeholders("--c={parameters[rank]}", job, 0, place()), "--c=red");
+  EXPECT_EQ(expand_placeholders("--c={parameters[rank]}", job, 2, place()), "--c=dark blue");
+  EXPECT_EQ(expand_placeholders("{parameters[rank]}", job, 3, place()), "{parameters[rank]}");
+  EXPECT_EQ(expand_placeholders("{{parameters[rank]}}", job, 1, place()), "{parameters[rank]}");
+}
+
 TEST(Seed, IsSplitMix64) {
   // The reference implementation's first outputs for seed 1234567.
   EXPECT_EQ(rank_seed(1234567, 0), 6457827717110365317ull);

@@ -96,6 +96,11 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"arguments:",
                 [](JobSpec& s) { s.arguments = {std::string(kMaxArgumentBytes + 1, 'x')}; }},
         Refusal{"arguments:", [](JobSpec& s) { s.arguments = {"{parameters[2]}"}; }},
+        Refusal{"arguments:",
+                [](JobSpec& s) {
+                  s.parameters.assign(s.repetitions - 1, "v");
+                  s.arguments = {"{parameters[rank]}"};
+                }},
         Refusal{
             "arguments:",
             [](JobSpec& s) { s.arguments.assign(20, std::string(kMaxArgumentBytes - 1, 'x')); }},
