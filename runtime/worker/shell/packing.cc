@@ -126,9 +126,11 @@ void open_to_owner(const std::string& directory) {
 }
 
 blob::ExtraFile stream_file(const char* name, const std::string& bytes, bool spilled,
-                            const std::string& path) {
+                            const std::string& path, const AttemptOutcome& outcome) {
   blob::ExtraFile file;
   file.name = name;
+  file.modified_s =
+      (outcome.started_unix_ms + static_cast<int64_t>(outcome.duration_ms)) / 1'000;
   if (spilled) {
     file.path = path;
   } else {
@@ -158,9 +160,11 @@ absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
   request.collect = order.spec->collect;
   request.skip = unchanged_inputs(order);
   request.extra.push_back(stream_file("output.txt", order.exit.standard_output,
-                                      order.exit.output_spilled, order.paths.root + "/stdout"));
+                                      order.exit.output_spilled, order.paths.root + "/stdout",
+                                      order.exit.outcome));
   request.extra.push_back(stream_file("stderr.txt", order.exit.standard_error,
-                                      order.exit.error_spilled, order.paths.root + "/stderr"));
+                                      order.exit.error_spilled, order.paths.root + "/stderr",
+                                      order.exit.outcome));
   for (bool again = false;; again = true) {
     OutputSink sink(order.outbox_file);
     auto report = blob::pack(request, [&](std::string_view bytes) { return sink.add(bytes); });

@@ -231,7 +231,9 @@ void WorkerShell::on(Start& action) {
   }
   request.time_limit_ms = attempt->spec->time_limit_ms;
   request.grace_ms = attempt->spec->grace_ms;
-  request.output_limit_bytes = attempt->spec->output_limit_bytes;
+  request.output_limit_bytes = attempt->spec->output_limit_bytes != 0
+                                   ? attempt->spec->output_limit_bytes
+                                   : kDefaultOutputLimitBytes;
   request.read_only_binds = attempt->placed.binds;
   request.idle_priority = options_.idle_priority;
   attempt->with_keeper = attempt->running = true;
