@@ -208,7 +208,8 @@ kj::Promise<void> Fetcher::fetch_small(const BlobRef& blob) {
   small_queue_.push_back(blob);
   if (!flush_planned_) {
     flush_planned_ = true;
-    tasks_.add(kj::evalLast([this] {
+    // Not evalLast: that waits for a moment without other work, which a busy loop may never have.
+    tasks_.add(kj::evalLater([this] {
       flush_planned_ = false;
       flush_small();
     }));
