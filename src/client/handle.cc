@@ -15,7 +15,7 @@ using FollowResponse = capnp::Response<protocol::UserSession::FollowResults>;
 
 constexpr uint32_t kPollMs = 20'000;
 // Asks not to be told of changes, but only of ranks that become final.
-constexpr uint64_t kNoRevision = UINT64_MAX;
+constexpr uint64_t kNoRevision = protocol::NO_REVISION;
 
 // "More than this many are final" is true when all are.
 uint32_t last_rank(const JobStatus& status) {
@@ -215,12 +215,11 @@ void JobHandle::on_finished(std::function<void(const absl::StatusOr<JobResult>&)
   JobId id = state_->id;
   auto each = [run, callback, weak, id](absl::StatusOr<Followed> followed) {
     if (followed.ok() && !followed->status.finished()) return true;
-    absl::StatusOr<JobResult> result = followed.status();
-    if (followed.ok()) {
-      std::shared_ptr<Session> session = weak.lock();
-      if (!session) return false;
-      result = result_of(session, id, followed->status);
-    }
+    std::shared_ptr<Session> session = weak.lock();
+    if (!session) return false;
+    absl::StatusOr<JobResult> result = followed.ok()
+                                           ? result_of(session, id, followed->status)
+                                           : absl::StatusOr<JobResult>(followed.status());
     run([callback, result] { callback(result); });
     return false;
   };

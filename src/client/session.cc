@@ -7,6 +7,8 @@
 namespace pesc::client {
 namespace {
 
+constexpr uint64_t kConnectMs = 10'000;
+
 class RemoteLink : public Link {
  public:
   RemoteLink(rpc::Loop& loop, rpc::JoinFile join) : loop_(loop), join_(std::move(join)) {}
@@ -23,7 +25,7 @@ class RemoteLink : public Link {
   kj::Promise<UserSession> open() {
     absl::StatusOr<rpc::Address> address = rpc::parse_address(join_.address);
     if (!address.ok()) return rpc::to_exception(address.status());
-    return rpc::connect(loop_, *address, join_.certificate_pem)
+    return rpc::connect(loop_, *address, join_.certificate_pem, kConnectMs, join_.coordinator_uid)
         .then([this](std::unique_ptr<rpc::Connection> connection) {
           // The old connection ends only now: calls on it that are under way fail with it.
           connection_ = std::move(connection);
@@ -50,14 +52,16 @@ class RemoteLink : public Link {
 
 class LocalLink : public Link {
  public:
-  explicit LocalLink(std::unique_ptr<local::Cluster> cluster) : cluster_(std::move(cluster)) {}
-  kj::Promise<UserSession> session() override { return cluster_->session(); }
+  explicit LocalLink(std::unique_ptr<local::Cluster> cluster)
+      : cluster_(std::move(cluster)), session_(cluster_->session()) {}
+  kj::Promise<UserSession> session() override { return session_; }
   void drop() override {}
   // Ranks that still run are ended: nothing may outlive the process that embeds PESC.
   kj::Promise<void> close() override { return cluster_->shutdown(); }
 
  private:
   std::unique_ptr<local::Cluster> cluster_;
+  UserSession session_;  // one for all calls: it remembers what it told whom
 };
 
 }  // namespace

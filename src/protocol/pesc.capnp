@@ -88,6 +88,8 @@ interface Upload {
   finish @1 () -> ();                            # verified and durable when answered
 }
 
+const noRevision :UInt64 = 0xffffffffffffffff;
+
 # ---- users -------------------------------------------------------------------------------------
 
 struct JobStatus {
@@ -146,8 +148,9 @@ interface UserSession {
   jobs @3 (before :UInt64, max :UInt32) -> (jobs :List(JobStatus));   # newest first
   follow @4 (id :UInt64, revision :UInt64, committed :UInt32, maxWaitMs :UInt32)
       -> (status :JobStatus, finished :List(RankInfo), progress :List(RankProgress));
-  # Answers when the job's revision is past `revision`, when more than `committed` ranks are final,
-  # or after maxWaitMs (at most 30 s). `finished` goes on from the committed-th, in commit order, at
+  # Answers when the job's revision is not `revision` (they begin anew when the coordinator starts
+  # again; noRevision asks not to be told of changes), when more than `committed` ranks are final, when
+  # the job is over, or after maxWaitMs (at most 30 s). `finished` goes on from the committed-th, in commit order, at
   # most 1,000 a call.
   ranks @5 (id :UInt64, first :UInt32, max :UInt32) -> (ranks :List(RankInfo));  # by rank, ≤ 1,000
   spec @6 (id :UInt64) -> (spec :JobSpec);

@@ -187,8 +187,14 @@ kj::Promise<void> UserSessionServer::follow(FollowContext context) {
 kj::Promise<void> UserSessionServer::follow_on(Following following, FollowContext context) {
   JobView job = visible(following.id.value);
   const TimeMs now = boottime_ms();
-  const bool news = job.revision != following.revision || job.committed > following.committed;
-  if (now >= following.until) return answer_follow(following, std::move(job), context);
+  // Not "past": revisions begin anew when the coordinator starts again.
+  const bool changed =
+      following.revision != protocol::NO_REVISION && job.revision != following.revision;
+  const bool news = changed || job.committed > following.committed;
+  // Of a job that is over there will be no other news.
+  if (now >= following.until || is_final(job.state)) {
+    return answer_follow(following, std::move(job), context);
+  }
   kj::Promise<void> wait = nullptr;
   if (!news) {
     wait = service_->changed(following.id)
@@ -197,7 +203,7 @@ kj::Promise<void> UserSessionServer::follow_on(Following following, FollowContex
   } else {
     const auto last = last_follow_.find(following.id);
     const TimeMs ready = last == last_follow_.end() ? now : last->second + kFollowPaceMs;
-    if (now >= ready || is_final(job.state)) {
+    if (now >= ready) {
       return answer_follow(following, std::move(job), context);
     }
     wait = service_->loop().timer().afterDelay((ready - now) * kj::MILLISECONDS);

@@ -119,7 +119,8 @@ kj::Promise<void> WorkerSessionServer::attach(AttachContext context) {
             spdlog::info("msg=\"worker attached\" worker=\"{}\" address={} session={}", name_,
                          peer_address_, session_);
             // Leases follow the answer: a worker knows that it is attached before it is given any.
-            tasks_.add(kj::evalLast([this] { attached(); }));
+            // Not evalLast: that waits for a moment without other work, which may never come.
+            tasks_.add(kj::evalLater([this] { attached(); }));
           },
           [this](kj::Exception&& exception) {
             close(std::string(rpc::to_status(exception).message()));
