@@ -14,6 +14,9 @@
 namespace pesc::coordinator {
 namespace {
 
+// For who connects and does not log in.
+constexpr uint64_t kLoginWithinMs = 10'000;
+
 std::string user_name() {
   std::array<char, 4096> buffer{};
   passwd entry{};
@@ -67,6 +70,7 @@ absl::StatusOr<rpc::Address> CoordinatorImpl::listen(const rpc::Address& address
   if (!tokens.ok()) return tokens.status();
   rpc::ListenOptions options;
   options.address = address;
+  options.admit_within_ms = kLoginWithinMs;
   certificate_.clear();
   if (!rpc::is_loopback(address)) {
     absl::StatusOr<rpc::Identity> identity = rpc::load_or_create_identity(dir_);
@@ -77,7 +81,7 @@ absl::StatusOr<rpc::Address> CoordinatorImpl::listen(const rpc::Address& address
   }
   absl::StatusOr<std::unique_ptr<rpc::Listener>> listener = rpc::listen(
       loop_, options,
-      [service = service_](const std::string& peer) { return make_front(service, peer); });
+      [service = service_](const rpc::Peer& peer) { return make_front(service, peer); });
   if (!listener.ok()) return listener.status();
   listener_ = std::move(*listener);
   const rpc::Address bound = listener_->local_address();
@@ -104,6 +108,7 @@ absl::StatusOr<rpc::JoinFile> CoordinatorImpl::own_join_file(rpc::Role role,
   join.name = user_name();
   join.address = rpc::to_string(address);
   join.certificate_pem = certificate_;
+  if (certificate_.empty()) join.coordinator_uid = geteuid();
   if (join.token.empty()) {
     absl::StatusOr<std::string> token = (*tokens)->issue(role, join.name);
     if (!token.ok()) return token.status();

@@ -62,6 +62,9 @@ int main(int argc, char** argv) {
   app.add_option("--state", flags.state,
                  "directory of its state, on a disk of this machine (default "
                  "~/.local/state/pesc/coordinator)");
+  app.add_option("--lease", flags.lease,
+                 "how long a worker may be silent before its ranks are given to others, e.g. 90s "
+                 "or 5m (default 60s)");
   app.add_option("--config", config_file, "TOML file with the same settings; flags win");
   app.add_option("--retention-days", flags.retention_days,
                  "remove finished jobs after this many days (default 30)");

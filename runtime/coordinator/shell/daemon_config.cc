@@ -1,5 +1,6 @@
 #include "runtime/coordinator/shell/daemon_config.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <sstream>
@@ -15,8 +16,12 @@ namespace pesc::coordinator {
 namespace {
 
 constexpr uint64_t kDayMs = 24ull * 3600 * 1000;
-constexpr std::array<std::string_view, 5> kKeys = {"listen", "state", "retention_days",
-                                                   "retention_bytes", "log_level"};
+constexpr uint64_t kMinLeaseMs = 1'000;
+constexpr uint64_t kMaxLeaseMs = kDayMs;
+// Of a lease, for one heartbeat: one or two that are late or lost cost nothing.
+constexpr uint64_t kHeartbeatsPerLease = 4;
+constexpr std::array<std::string_view, 6> kKeys = {
+    "listen", "state", "lease", "retention_days", "retention_bytes", "log_level"};
 constexpr std::array<std::string_view, 6> kLevels = {"trace", "debug", "info",
                                                      "warn",  "error", "off"};
 
@@ -38,6 +43,7 @@ bool contains(const std::array<std::string_view, N>& names, std::string_view nam
 std::string& setting(DaemonSettings& settings, std::string_view key) {
   if (key == "listen") return settings.listen;
   if (key == "state") return settings.state;
+  if (key == "lease") return settings.lease;
   if (key == "retention_days") return settings.retention_days;
   if (key == "retention_bytes") return settings.retention_bytes;
   return settings.log_level;
@@ -63,6 +69,17 @@ absl::StatusOr<DaemonSettings> read_table(const toml::table& table, const std::s
     setting(settings, name) = std::move(*text);
   }
   return settings;
+}
+
+absl::Status understand_lease(const std::string& text, CoreConfig& core) {
+  const absl::StatusOr<uint64_t> lease_ms = parse_duration_ms(text);
+  if (!lease_ms.ok()) return lease_ms.status();
+  if (*lease_ms < kMinLeaseMs || *lease_ms > kMaxLeaseMs) {
+    return absl::InvalidArgumentError("lease is a time from 1s to 24h, not \"" + text + "\"");
+  }
+  core.lease_ms = *lease_ms;
+  core.heartbeat_ms = std::min(core.heartbeat_ms, *lease_ms / kHeartbeatsPerLease);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -98,6 +115,10 @@ absl::StatusOr<DaemonConfig> understand(const DaemonSettings& settings) {
   config.listen = std::move(*address);
   config.options.state_dir = settings.state.empty() ? rpc::user_state_dir() / "coordinator"
                                                     : std::filesystem::path(settings.state);
+  if (!settings.lease.empty()) {
+    absl::Status status = understand_lease(settings.lease, config.options.core);
+    if (!status.ok()) return status;
+  }
   if (!settings.retention_days.empty()) {
     const std::string& text = settings.retention_days;
     uint64_t days = 0;

@@ -16,7 +16,7 @@ namespace pesc::coordinator {
 
 // As given, before it is understood. Empty: not given.
 struct DaemonSettings {
-  std::string listen, state, retention_days, retention_bytes, log_level;
+  std::string listen, state, lease, retention_days, retention_bytes, log_level;
   bool drop_damaged = false;
 };
 
@@ -26,8 +26,8 @@ struct DaemonConfig {
   std::string log_level = "info";
 };
 
-// Keys: listen, state, retention_days, retention_bytes, log_level. InvalidArgument names an unknown
-// key and lists the known ones.
+// Keys: listen, state, lease, retention_days, retention_bytes, log_level. InvalidArgument names an
+// unknown key and lists the known ones.
 absl::StatusOr<DaemonSettings> read_settings(const std::filesystem::path& toml_file);
 // `over` wins where it says something.
 DaemonSettings merge(DaemonSettings under, const DaemonSettings& over);

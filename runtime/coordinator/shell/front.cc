@@ -25,8 +25,8 @@ void log_failed_login(const std::string& peer) {
 
 class FrontServer final : public protocol::Front::Server {
  public:
-  FrontServer(std::shared_ptr<Service> service, std::string peer_address)
-      : service_(std::move(service)), peer_address_(std::move(peer_address)) {}
+  FrontServer(std::shared_ptr<Service> service, rpc::Peer peer)
+      : service_(std::move(service)), peer_(std::move(peer)) {}
 
   kj::Promise<void> login(LoginContext context) override {
     rpc::throw_if_error(service_->open_status());
@@ -36,15 +36,16 @@ class FrontServer final : public protocol::Front::Server {
     const std::optional<rpc::Principal> principal =
         (*tokens)->find(std::string_view(token.cStr(), token.size()));
     if (!principal) {
-      log_failed_login(peer_address_);
+      log_failed_login(peer_.address);
       // The same words whatever was wrong: a guess learns nothing.
       rpc::throw_if_error(absl::UnauthenticatedError(
           "the token is not one of this coordinator's; get a join file with `pesc join-file`"));
     }
+    peer_.admit();
     auto results = context.getResults();
     results.setAdmin(principal->role == rpc::Role::admin);
     if (principal->role == rpc::Role::worker) {
-      results.setWorker(make_worker_session(service_, peer_address_));
+      results.setWorker(make_worker_session(service_, peer_.address));
     } else {
       results.setUser(make_user_session(service_, *principal));
     }
@@ -53,13 +54,13 @@ class FrontServer final : public protocol::Front::Server {
 
  private:
   std::shared_ptr<Service> service_;
-  std::string peer_address_;
+  const rpc::Peer peer_;
 };
 
 }  // namespace
 
-protocol::Front::Client make_front(std::shared_ptr<Service> service, std::string peer_address) {
-  return kj::heap<FrontServer>(std::move(service), std::move(peer_address));
+protocol::Front::Client make_front(std::shared_ptr<Service> service, rpc::Peer peer) {
+  return kj::heap<FrontServer>(std::move(service), std::move(peer));
 }
 
 }  // namespace pesc::coordinator

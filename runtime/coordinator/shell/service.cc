@@ -1,6 +1,7 @@
 #include "runtime/coordinator/shell/service.h"
 
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <mutex>
@@ -396,6 +397,7 @@ absl::StatusOr<std::string> Service::make_join_file(rpc::Role role, const std::s
   join.name = name;
   join.token = std::move(*token);
   join.certificate_pem = join_certificate_;
+  if (join_certificate_.empty()) join.coordinator_uid = ::geteuid();
   return rpc::to_json(join);
 }
 

@@ -195,7 +195,7 @@ protocol::UserSession::Client make_user_session(std::shared_ptr<Service> service
                                                 rpc::Principal principal);
 protocol::WorkerSession::Client make_worker_session(std::shared_ptr<Service> service,
                                                     std::string peer_address);
-protocol::Front::Client make_front(std::shared_ptr<Service> service, std::string peer_address);
+protocol::Front::Client make_front(std::shared_ptr<Service> service, rpc::Peer peer);
 
 // 0-4,7: how `why` names ranks.
 class RankRanges {

@@ -5,12 +5,35 @@
 
 namespace pesc::coordinator {
 
+namespace {
+
+int last_errno(sqlite3_file* file) {
+  int error = 0;
+  if (file != nullptr && file->pMethods != nullptr) {
+    file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &error);
+  }
+  return error;
+}
+
+// SQLite calls a disk full for ENOSPC only, and sqlite3_system_errno() may tell of a later call.
+int system_errno(sqlite3* db) {
+  sqlite3_file* wal = nullptr;
+  sqlite3_file* main = nullptr;
+  sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+  sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &main);
+  if (const int error = last_errno(wal)) return error;
+  if (const int error = last_errno(main)) return error;
+  return sqlite3_system_errno(db);
+}
+
+}  // namespace
+
 absl::Status sqlite_status(sqlite3* db, int code, std::string_view doing) {
   std::string message(doing);
   message += ": ";
   message += db != nullptr ? sqlite3_errmsg(db) : sqlite3_errstr(code);
-  const int system = db != nullptr ? sqlite3_system_errno(db) : 0;
   const bool io = (code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN;
+  const int system = io && db != nullptr ? system_errno(db) : 0;
   if (io && system != 0) message += std::string(" (") + std::strerror(system) + ")";
   if ((code & 0xff) == SQLITE_FULL ||
       (io && (system == ENOSPC || system == EDQUOT || system == EFBIG))) {
