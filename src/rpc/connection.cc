@@ -8,6 +8,7 @@
 #include <netinet/tcp.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <asio/ip/tcp.hpp>
 #include <system_error>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "rpc/handshake.h"
+#include "rpc/peer_user.h"
 #include "rpc/rpc_connection.h"
 #include "rpc/rpc_stream.h"
 #include "rpc/socket_stream.h"
@@ -39,8 +41,9 @@ capnp::ReaderOptions reader_options() {
 class RpcConnection final : public Connection {
  public:
   RpcConnection(Loop& loop, kj::Own<kj::AsyncIoStream> stream, std::string peer_address,
-                capnp::Capability::Client bootstrap)
-      : rpc_(kj::heap<Rpc>(make_rpc_stream(loop, kj::mv(stream)), kj::mv(bootstrap))),
+                capnp::Capability::Client bootstrap, std::shared_ptr<uint64_t> allowance)
+      : rpc_(kj::heap<Rpc>(make_rpc_stream(loop, kj::mv(stream), std::move(allowance)),
+                           kj::mv(bootstrap))),
         peer_address_(std::move(peer_address)) {}
 
   // KJ's destructors may throw.
@@ -131,14 +134,24 @@ kj::Promise<Attempt> try_endpoint(Loop& loop, const Endpoint& endpoint) {
   });
 }
 
+bool is_this_machine(const Endpoint& endpoint) {
+  const asio::ip::address ip = endpoint.address();
+  if (ip.is_v6() && ip.to_v6().is_v4_mapped()) {
+    return asio::ip::make_address_v4(asio::ip::v4_mapped, ip.to_v6()).is_loopback();
+  }
+  return ip.is_loopback();
+}
+
 // One connect(): knows how far it has come, so that a timeout can say what did not answer.
 class Dialer {
  public:
-  Dialer(Loop& loop, Address address, std::string certificate_pem, uint64_t timeout_ms)
+  Dialer(Loop& loop, Address address, std::string certificate_pem, uint64_t timeout_ms,
+         std::optional<uint32_t> coordinator_uid)
       : loop_(loop),
         address_(std::move(address)),
         certificate_pem_(std::move(certificate_pem)),
-        timeout_ms_(timeout_ms) {
+        timeout_ms_(timeout_ms),
+        coordinator_uid_(coordinator_uid) {
     if (address_.host.empty()) address_.host = "localhost";
   }
 
@@ -189,6 +202,13 @@ class Dialer {
   // the next.
   kj::Promise<std::unique_ptr<Connection>> dial(size_t index) {
     stage_ = Stage::dialing;
+    if (certificate_pem_.empty() && !is_this_machine(endpoints_[index])) {
+      return to_exception(absl::FailedPreconditionError(fmt::format(
+          "{} is on another machine, and no certificate is known for it here: without one the "
+          "token would travel readable for all; use a join file that is made there (`pesc "
+          "join-file`)",
+          to_string(address_))));
+    }
     auto attempt = try_endpoint(loop_, endpoints_[index]);
     bool last = index + 1 == endpoints_.size();
     if (!last) {
@@ -219,14 +239,30 @@ class Dialer {
     std::string peer = address_of_peer(socket->fd());
     return client_handshake(kj::mv(socket), address_, certificate_pem_)
         .then([this, peer = std::move(peer)](kj::Own<kj::AsyncIoStream> stream) {
+          // Now that it has spoken: before it has been accepted a socket is nobody's.
+          if (certificate_pem_.empty()) throw_if_error(check_owner(*stream));
           return make_connection(loop_, kj::mv(stream), peer, nullptr);
         });
+  }
+
+  absl::Status check_owner(const kj::AsyncIoStream& stream) const {
+    int fd = -1;
+    KJ_IF_MAYBE (known, stream.getFd()) {
+      fd = *known;
+    }
+    const std::optional<uint32_t> uid = user_of_local_peer(fd);
+    if (!uid || *uid == 0 || *uid == geteuid() || uid == coordinator_uid_) return absl::OkStatus();
+    return absl::UnavailableError(fmt::format(
+        "a process of another user (uid {}) answers at {}, so the token was not sent; if that user "
+        "runs the coordinator, use a join file that it made (`pesc join-file`)",
+        *uid, to_string(address_)));
   }
 
   Loop& loop_;
   Address address_;
   std::string certificate_pem_;
   uint64_t timeout_ms_;
+  std::optional<uint32_t> coordinator_uid_;
   Endpoints endpoints_;
   Stage stage_ = Stage::resolving;
 };
@@ -235,9 +271,10 @@ class Dialer {
 
 std::unique_ptr<Connection> make_connection(Loop& loop, kj::Own<kj::AsyncIoStream> stream,
                                             std::string peer_address,
-                                            capnp::Capability::Client bootstrap) {
+                                            capnp::Capability::Client bootstrap,
+                                            std::shared_ptr<uint64_t> allowance) {
   return std::make_unique<RpcConnection>(loop, kj::mv(stream), std::move(peer_address),
-                                         kj::mv(bootstrap));
+                                         kj::mv(bootstrap), std::move(allowance));
 }
 
 void set_tcp_options(int fd) {
@@ -267,8 +304,10 @@ std::string address_of_peer(int fd) {
 }
 
 kj::Promise<std::unique_ptr<Connection>> connect(Loop& loop, Address address,
-                                                 std::string certificate_pem, uint64_t timeout_ms) {
-  auto dialer = kj::heap<Dialer>(loop, std::move(address), std::move(certificate_pem), timeout_ms);
+                                                 std::string certificate_pem, uint64_t timeout_ms,
+                                                 std::optional<uint32_t> coordinator_uid) {
+  auto dialer = kj::heap<Dialer>(loop, std::move(address), std::move(certificate_pem), timeout_ms,
+                                 coordinator_uid);
   Dialer& d = *dialer;
   auto too_late = loop.timer()
                       .afterDelay(timeout_ms * kj::MILLISECONDS)

@@ -58,6 +58,9 @@ struct JoinFile {
   std::string name;
   std::string token;
   std::string certificate_pem;  // empty: loopback, no TLS
+  // Without a certificate: the user that the coordinator runs as, on the same machine. A process of
+  // somebody else at its address is not given the token.
+  std::optional<uint32_t> coordinator_uid = {};
 };
 std::string to_json(const JoinFile& join);
 absl::StatusOr<JoinFile> parse_join_file(std::string_view json, std::string_view name_for_errors);
@@ -76,8 +79,9 @@ std::filesystem::path pointer_path(uint16_t port, Role role);
 // $PESC_COORDINATOR, $PESC_JOIN_FILE, then at `coordinator` and `join_file` in
 // user_config_dir()/config.toml. A name is "host:port", "host", or the path of a join file (it has
 // a slash, or ends in .join or .json); for "host:port" the token comes from $PESC_JOIN_FILE,
-// `join_file` in the configuration, user_config_dir()/HOST_PORT.join, or the pointer above. A join
-// file that names another address serves only when it has a certificate to prove who answers.
+// `join_file` in the configuration, user_config_dir()/HOST_PORT.join, or the pointer above (whose
+// own address is used: a coordinator may serve on one address of this machine only). A join file
+// that names another address serves only when it has a certificate to prove who answers.
 // Nothing: no coordinator is named anywhere. An error: one is named but cannot be used.
 absl::StatusOr<std::optional<JoinFile>> find_coordinator(const std::string& named, Role role);
 

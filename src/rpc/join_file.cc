@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "rpc/connection.h"
@@ -15,7 +16,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int kFormat = 1;
-constexpr std::array<const char*, 5> kTextKeys{"address", "role", "name", "token", "certificate"};
+constexpr std::array<const char*, 6> kTextKeys{"address", "role",        "name",
+                                               "token",   "certificate", "coordinator_uid"};
 
 absl::Status bad(std::string_view file, std::string_view why) {
   return absl::InvalidArgumentError(
@@ -56,6 +58,7 @@ std::string to_json(const JoinFile& join) {
                                   {"name", join.name},
                                   {"token", join.token},
                                   {"certificate", join.certificate_pem}};
+  if (join.coordinator_uid) document["coordinator_uid"] = std::to_string(*join.coordinator_uid);
   return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
@@ -70,6 +73,15 @@ absl::StatusOr<JoinFile> parse_join_file(std::string_view text, std::string_view
   join.name = document.value("name", "");
   join.token = document.value("token", "");
   join.certificate_pem = document.value("certificate", "");
+  if (document.contains("coordinator_uid")) {
+    const std::string uid = document.value("coordinator_uid", "");
+    uint32_t number = 0;
+    auto [end, error] = std::from_chars(uid.data(), uid.data() + uid.size(), number);
+    if (error != std::errc() || end != uid.data() + uid.size()) {
+      return bad(file, "its \"coordinator_uid\" is no user's number");
+    }
+    join.coordinator_uid = number;
+  }
   std::optional<Role> role = parse_role(document.value("role", ""));
   if (!role) return bad(file, "its \"role\" is neither user nor worker nor admin");
   join.role = *role;

@@ -4,11 +4,14 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <asio/ip/tcp.hpp>
 #include <asio/posix/stream_descriptor.hpp>
+#include <map>
 #include <system_error>
 #include <unordered_map>
 #include <utility>
@@ -26,17 +29,23 @@ constexpr int kBacklog = 1024;
 constexpr auto kHandshakeLimit = 10 * kj::SECONDS;
 constexpr auto kPauseWhenExhausted = 100 * kj::MILLISECONDS;
 
-using MakeBootstrap = std::function<capnp::Capability::Client(const std::string& peer_address)>;
+// Of the open files that this process may have, these are left to files, keepers and the like.
+constexpr rlim_t kKeptDescriptors = 128;
+constexpr uint64_t kStrangersBytes = 64 << 10;  // enough for a login, and no message of any size
+
+using MakeBootstrap = std::function<capnp::Capability::Client(const Peer&)>;
 using Endpoint = asio::ip::tcp::endpoint;
 
 class ListenerImpl final : public Listener, public kj::TaskSet::ErrorHandler {
  public:
   ListenerImpl(Loop& loop, int fd, Address local, std::unique_ptr<kj::TlsContext> tls,
-               uint32_t max_connections, MakeBootstrap make_bootstrap)
+               const ListenOptions& options, MakeBootstrap make_bootstrap)
       : loop_(loop),
         local_(std::move(local)),
         tls_(std::move(tls)),
-        max_connections_(max_connections),
+        max_connections_(bounded_by_descriptors(options.max_connections)),
+        admit_within_ms_(options.admit_within_ms),
+        max_strangers_(std::max<uint32_t>(options.max_strangers, 1)),
         make_bootstrap_(std::move(make_bootstrap)),
         descriptor_(loop.io(), fd),
         readable_(kj::refcounted<Readiness>(asio::posix::stream_descriptor::wait_read)),
@@ -46,6 +55,7 @@ class ListenerImpl final : public Listener, public kj::TaskSet::ErrorHandler {
 
   // KJ's destructors may throw.
   ~ListenerImpl() noexcept override {
+    *self_ = nullptr;
     auto failure = kj::runCatchingExceptions([this] { tasks_ = nullptr; });
     KJ_IF_MAYBE (e, failure) {
       spdlog::warn("closing {}: {}", to_string(local_), e->getDescription().cStr());
@@ -103,36 +113,84 @@ class ListenerImpl final : public Listener, public kj::TaskSet::ErrorHandler {
     paused_ = false;
     set_tcp_options(fd);
     std::string peer = address_of_peer(fd);
+    const uint64_t id = ++last_id_;
     ++handshakes_;
-    auto greeted =
-        loop_.timer().timeoutAfter(kHandshakeLimit, server_handshake(kj::mv(socket), tls_.get()));
-    tasks_->add(
-        greeted
-            .then([this, peer](kj::Own<kj::AsyncIoStream> stream) { serve(kj::mv(stream), peer); })
-            .catch_([peer](kj::Exception&& e) {
-              spdlog::debug("{} was dropped: {}", peer, e.getDescription().cStr());
-            })
-            .attach(kj::defer([this] { --handshakes_; })));
+    auto greeted = loop_.timer()
+                       .timeoutAfter(kHandshakeLimit, server_handshake(kj::mv(socket), tls_.get()))
+                       .then([this, peer, id](kj::Own<kj::AsyncIoStream> stream) {
+                         serve(id, kj::mv(stream), peer);
+                       })
+                       .catch_([this, peer, id](kj::Exception&& e) {
+                         strangers_.erase(id);
+                         spdlog::debug("{} was dropped: {}", peer, e.getDescription().cStr());
+                       });
+    if (admit_within_ms_ > 0) greeted = greeted.exclusiveJoin(take_in(id));
+    tasks_->add(greeted.attach(kj::defer([this] { --handshakes_; })));
   }
 
-  void serve(kj::Own<kj::AsyncIoStream> stream, const std::string& peer) {
-    auto connection = make_connection(loop_, kj::mv(stream), peer, make_bootstrap_(peer));
-    uint64_t id = ++last_id_;
+  // A stranger, and the end of its handshake when it has to make room for another.
+  kj::Promise<void> take_in(uint64_t id) {
+    if (strangers_.size() >= max_strangers_) drop_stranger(strangers_.begin()->first);
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    strangers_.emplace(id, kj::mv(paf.fulfiller));
+    return kj::mv(paf.promise);
+  }
+
+  void drop_stranger(uint64_t id) {
+    const auto found = strangers_.find(id);
+    if (found == strangers_.end()) return;
+    found->second->fulfill();
+    strangers_.erase(found);
+    connections_.erase(id);
+  }
+
+  void serve(uint64_t id, kj::Own<kj::AsyncIoStream> stream, const std::string& address) {
+    Peer peer{address, [] {}};
+    std::shared_ptr<uint64_t> allowance;
+    if (admit_within_ms_ > 0) {
+      allowance = std::make_shared<uint64_t>(kStrangersBytes);
+      peer.admit = [self = self_, id, allowance] {
+        *allowance = UINT64_MAX;
+        if (*self != nullptr) (*self)->strangers_.erase(id);
+      };
+      tasks_->add(loop_.timer()
+                      .afterDelay(static_cast<int64_t>(admit_within_ms_) * kj::MILLISECONDS)
+                      .then([this, id] { drop_stranger(id); }));
+    }
+    auto connection =
+        make_connection(loop_, kj::mv(stream), address, make_bootstrap_(peer), allowance);
     auto gone = connection->on_disconnect();
     connections_.emplace(id, std::move(connection));
-    tasks_->add(gone.then([this, id] { connections_.erase(id); }));
+    tasks_->add(gone.then([this, id] {
+      strangers_.erase(id);
+      connections_.erase(id);
+    }));
+  }
+
+  static uint32_t bounded_by_descriptors(uint32_t max_connections) {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur <= 2 * kKeptDescriptors) {
+      return max_connections;
+    }
+    return static_cast<uint32_t>(
+        std::min<rlim_t>(max_connections, limit.rlim_cur - kKeptDescriptors));
   }
 
   Loop& loop_;
   const Address local_;
   const std::unique_ptr<kj::TlsContext> tls_;
   const uint32_t max_connections_;
+  const uint64_t admit_within_ms_;
+  const uint32_t max_strangers_;
   const MakeBootstrap make_bootstrap_;
   asio::posix::stream_descriptor descriptor_;
   kj::Own<Readiness> readable_;
   uint64_t last_id_ = 0;
   size_t handshakes_ = 0;
   bool paused_ = false;  // said so already, in the log
+  // Those that are not admitted, oldest first; fulfilled, a handshake ends.
+  std::map<uint64_t, kj::Own<kj::PromiseFulfiller<void>>> strangers_;
+  std::shared_ptr<ListenerImpl*> self_ = std::make_shared<ListenerImpl*>(this);
   std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections_;
   kj::Own<kj::TaskSet> tasks_;  // goes first: its tasks refer to all of the above
 };
@@ -223,8 +281,8 @@ absl::StatusOr<std::unique_ptr<Listener>> listen(Loop& loop, const ListenOptions
   absl::StatusOr<int> fd = bind_address(options.address);
   if (!fd.ok()) return fd.status();
   Address local{options.address.host, bound_port(*fd, options.address.port)};
-  return std::make_unique<ListenerImpl>(loop, *fd, std::move(local), std::move(tls),
-                                        options.max_connections, std::move(make_bootstrap));
+  return std::make_unique<ListenerImpl>(loop, *fd, std::move(local), std::move(tls), options,
+                                        std::move(make_bootstrap));
 }
 
 }  // namespace pesc::rpc

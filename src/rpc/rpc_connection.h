@@ -10,9 +10,11 @@
 
 namespace pesc::rpc {
 
+// `allowance`: see make_rpc_stream().
 std::unique_ptr<Connection> make_connection(Loop& loop, kj::Own<kj::AsyncIoStream> stream,
                                             std::string peer_address,
-                                            capnp::Capability::Client bootstrap);
+                                            capnp::Capability::Client bootstrap,
+                                            std::shared_ptr<uint64_t> allowance = nullptr);
 
 // Small messages leave at once; a peer that vanished without a word is noticed within a minute.
 void set_tcp_options(int fd);

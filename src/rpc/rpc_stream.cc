@@ -2,6 +2,7 @@
 
 #include <kj/debug.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -66,8 +67,10 @@ class Writer final : public kj::Refcounted {
 
 class RpcStream final : public kj::AsyncIoStream {
  public:
-  RpcStream(Loop& loop, kj::Own<kj::AsyncIoStream> inner)
-      : loop_(loop), writer_(kj::refcounted<Writer>(kj::mv(inner))) {}
+  RpcStream(Loop& loop, kj::Own<kj::AsyncIoStream> inner, std::shared_ptr<uint64_t> allowance)
+      : loop_(loop),
+        writer_(kj::refcounted<Writer>(kj::mv(inner))),
+        allowance_(std::move(allowance)) {}
 
   ~RpcStream() noexcept(false) {
     if (writer_->idle() || writer_->peer_gone || writer_->error != nullptr) return;
@@ -79,12 +82,18 @@ class RpcStream final : public kj::AsyncIoStream {
     auto* to = static_cast<kj::byte*>(buffer);
     size_t had = take(to, max_bytes);
     if (had >= min_bytes) return had;
+    // Before it is read: a message of a stranger may be announced with any size.
+    if (!allows(min_bytes - had)) {
+      writer_->peer_gone = true;
+      return KJ_EXCEPTION(DISCONNECTED, "a stranger sent too much");
+    }
     kj::Promise<size_t> more = max_bytes - had >= kReadAhead
                                    ? inner().tryRead(to + had, min_bytes - had, max_bytes - had)
                                    : read_ahead(to + had, min_bytes - had, max_bytes - had);
     return more.then(
         [this, had, min_bytes](size_t n) {
           if (had + n < min_bytes) writer_->peer_gone = true;
+          spend(n);
           return had + n;
         },
         [this](kj::Exception&& e) -> size_t {
@@ -129,6 +138,12 @@ class RpcStream final : public kj::AsyncIoStream {
 
  private:
   kj::AsyncIoStream& inner() { return *writer_->stream; }
+
+  bool allows(size_t bytes) const { return !allowance_ || *allowance_ >= bytes; }
+  void spend(size_t bytes) {
+    if (!allowance_ || *allowance_ == UINT64_MAX) return;
+    *allowance_ -= std::min<uint64_t>(*allowance_, bytes);
+  }
 
   size_t take(kj::byte* to, size_t max_bytes) {
     size_t n = std::min(max_bytes, end_ - begin_);
@@ -188,6 +203,7 @@ class RpcStream final : public kj::AsyncIoStream {
 
   Loop& loop_;
   kj::Own<Writer> writer_;
+  const std::shared_ptr<uint64_t> allowance_;
   kj::Array<kj::byte> ahead_;
   size_t begin_ = 0, end_ = 0;
   kj::ForkedPromise<void> flush_ = nullptr;
@@ -196,8 +212,9 @@ class RpcStream final : public kj::AsyncIoStream {
 
 }  // namespace
 
-kj::Own<kj::AsyncIoStream> make_rpc_stream(Loop& loop, kj::Own<kj::AsyncIoStream> inner) {
-  return kj::heap<RpcStream>(loop, kj::mv(inner));
+kj::Own<kj::AsyncIoStream> make_rpc_stream(Loop& loop, kj::Own<kj::AsyncIoStream> inner,
+                                           std::shared_ptr<uint64_t> allowance) {
+  return kj::heap<RpcStream>(loop, kj::mv(inner), std::move(allowance));
 }
 
 }  // namespace pesc::rpc

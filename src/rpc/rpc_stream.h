@@ -4,12 +4,17 @@
 
 #include <kj/async-io.h>
 
+#include <cstdint>
+#include <memory>
+
 #include "rpc/loop.h"
 
 namespace pesc::rpc {
 
 // Every failure of `inner` becomes a DISCONNECTED: a peer that closes TLS without a goodbye is gone
 // like any other. What was written when the stream is destroyed is still sent, for a short while.
-kj::Own<kj::AsyncIoStream> make_rpc_stream(Loop& loop, kj::Own<kj::AsyncIoStream> inner);
+// `allowance`: how many bytes the peer may still send; UINT64_MAX, or none, is no bound.
+kj::Own<kj::AsyncIoStream> make_rpc_stream(Loop& loop, kj::Own<kj::AsyncIoStream> inner,
+                                           std::shared_ptr<uint64_t> allowance = nullptr);
 
 }  // namespace pesc::rpc

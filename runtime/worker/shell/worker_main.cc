@@ -23,6 +23,7 @@ namespace {
 
 // From the first signal to the end, whatever the ranks do.
 constexpr uint64_t kVacateLimitMs = 15'000;
+constexpr uint64_t kConnectMs = 10'000;
 
 int fail(const absl::Status& status, int code) {
   std::fprintf(stderr, "pesc-worker: %s\n", std::string(status.message()).c_str());
@@ -68,7 +69,7 @@ class Dialler {
     }
     auto address = rpc::parse_address(join->address);
     if (!address.ok()) return rpc::to_exception(address.status());
-    return rpc::connect(loop_, *address, join->certificate_pem)
+    return rpc::connect(loop_, *address, join->certificate_pem, kConnectMs, join->coordinator_uid)
         .then([this, token = join->token](std::unique_ptr<rpc::Connection> connection)
                   -> kj::Promise<protocol::WorkerSession::Client> {
           connection_ = std::move(connection);
