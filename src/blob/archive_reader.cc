@@ -11,6 +11,7 @@
 #include <cerrno>
 
 #include "blob/hash.h"
+#include "blob/store.h"
 
 namespace pesc::blob {
 namespace {
@@ -161,6 +162,33 @@ absl::Status ArchiveReader::open_file(const std::filesystem::path& path) {
   Utf8Names names;
   if (archive_read_open_fd(archive_, file_.get(), 128 * 1024) != ARCHIVE_OK) {
     return failure(path.string() + " cannot be read");
+  }
+  return absl::OkStatus();
+}
+
+int64_t ArchiveReader::on_seek(archive*, void* self, int64_t offset, int whence) {
+  auto* reader = static_cast<ArchiveReader*>(self);
+  const auto end = static_cast<int64_t>(reader->blob_bytes_);
+  const auto here = static_cast<int64_t>(reader->blob_offset_);
+  const int64_t base = whence == SEEK_SET ? 0 : whence == SEEK_END ? end : here;
+  if (offset < -base || offset > end - base) return ARCHIVE_FATAL;
+  reader->blob_offset_ = static_cast<uint64_t>(base + offset);
+  return base + offset;
+}
+
+absl::Status ArchiveReader::open_blob(const Store& store, const BlobRef& blob) {
+  blob_bytes_ = blob.size_bytes;
+  blob_source_ = [this, &store, digest = blob.digest]() {
+    absl::StatusOr<std::string> bytes = store.read(digest, blob_offset_, 256 * 1024);
+    if (bytes.ok()) blob_offset_ += bytes->size();
+    return bytes;
+  };
+  source_ = &blob_source_;
+  prepare_foreign();
+  archive_read_set_seek_callback(archive_, &ArchiveReader::on_seek);
+  Utf8Names names;
+  if (archive_read_open(archive_, this, nullptr, &ArchiveReader::on_read, nullptr) != ARCHIVE_OK) {
+    return failure("cannot be read");
   }
   return absl::OkStatus();
 }

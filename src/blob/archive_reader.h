@@ -43,6 +43,7 @@ class ArchiveReader {
 
   absl::Status open(const ByteSource& source);  // must outlive the reader
   absl::Status open_file(const std::filesystem::path& path);
+  absl::Status open_blob(const Store& store, const BlobRef& blob);  // the store must outlive it
 
   // The next entry, or false at the end. InvalidArgument names what is wrong with it.
   absl::StatusOr<bool> next(ArchiveItem& item);
@@ -61,12 +62,15 @@ class ArchiveReader {
   absl::Status count(uint64_t bytes);
   absl::Status check_end() const;
   static ssize_t on_read(archive* a, void* self, const void** data);
+  static int64_t on_seek(archive* a, void* self, int64_t offset, int whence);
 
   const UnpackLimits limits_;
   archive* archive_;
   const ByteSource* source_ = nullptr;
   std::vector<std::string> read_ahead_;  // pieces for on_read() to begin with, the last one first
   std::string piece_;
+  ByteSource blob_source_;
+  uint64_t blob_offset_ = 0, blob_bytes_ = 0;
   absl::Status source_status_;
   Fd file_;
   archive_entry* entry_ = nullptr;

@@ -69,7 +69,7 @@ struct UnpackLimits {
 };
 
 // tar (all kinds), zip and 7z, packed with gzip, bzip2, xz, lzma, lz4, zstd, compress or nothing
-// (zip and 7z best from a file: their directory is at the end).
+// (zip and 7z from a file or a blob: their directory is at the end).
 //
 // InvalidArgument names the entry and what is wrong with it; nothing is ever written outside
 // `target`, which is made when it is missing. No entry may go through a symbolic link. Modes are
@@ -79,6 +79,10 @@ absl::Status unpack(const ByteSource& source, const std::filesystem::path& targe
                     const UnpackLimits& limits = {});
 absl::Status unpack_file(const std::filesystem::path& archive, const std::filesystem::path& target,
                          const UnpackLimits& limits = {});
+// An archive that a store has. What unpack_file() and check_archive() take it takes too; unpack()
+// does not: a stream has no 7z, and of a zip neither modes nor links.
+absl::Status unpack_blob(const Store& store, const BlobRef& blob,
+                         const std::filesystem::path& target, const UnpackLimits& limits = {});
 // Reads the whole archive and says whether unpack would accept it: refused at submit, not on a
 // worker.
 absl::Status check_archive(const std::filesystem::path& archive, const UnpackLimits& limits = {});

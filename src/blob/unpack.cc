@@ -206,6 +206,13 @@ absl::Status unpack_file(const std::filesystem::path& archive, const std::filesy
   return Unpacker(reader, target, limits.allow_existing).run();
 }
 
+absl::Status unpack_blob(const Store& store, const BlobRef& blob,
+                         const std::filesystem::path& target, const UnpackLimits& limits) {
+  ArchiveReader reader(limits);
+  if (absl::Status opened = reader.open_blob(store, blob); !opened.ok()) return opened;
+  return Unpacker(reader, target, limits.allow_existing).run();
+}
+
 absl::Status check_archive(const std::filesystem::path& archive, const UnpackLimits& limits) {
   ArchiveReader reader(limits);
   if (absl::Status opened = reader.open_file(archive); !opened.ok()) return opened;

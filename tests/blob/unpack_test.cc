@@ -4,6 +4,7 @@
 
 #include "blob/archive_reader.h"
 #include "blob/pack.h"
+#include "blob/store.h"
 #include "blob_testing.h"
 
 namespace pesc::blob {
@@ -66,6 +67,33 @@ TEST_F(Unpack, TakesTheCommonKindsOfArchives) {
   // The mode of a zip's file is in the directory at its end, where a stream sees it last.
   EXPECT_NE(fs::status(dir_ / "file7/d/run.sh").permissions() & fs::perms::owner_exec,
             fs::perms::none);
+}
+
+// What submit checked in a file, a worker unpacks out of its store.
+TEST_F(Unpack, ABlobIsReadLikeAFile) {
+  auto store = *Store::open({.directory = dir_ / "store", .durable = false});
+  const std::vector<ArchiveBuilder::Setup> kinds = {
+      [](archive* a) { archive_write_set_format_7zip(a); },
+      [](archive* a) { archive_write_set_format_zip(a); },
+      [](archive* a) { archive_write_set_format_gnutar(a), archive_write_add_filter_zstd(a); },
+  };
+  int n = 0;
+  for (const auto& kind : kinds) {
+    ArchiveBuilder builder(kind);
+    builder.directory("d").file("d/run.sh", "#!/bin/sh\n", 0755).file("x", noise(700'000));
+    builder.symlink("l", "x");
+    const std::string bytes = builder.finish();
+    write_file(dir_ / "archive", bytes);
+    ASSERT_OK(check_archive(dir_ / "archive"));
+    const fs::path target = dir_ / ("blob" + std::to_string(++n));
+    ASSERT_OK(unpack_blob(*store, *store->put(bytes), target));
+    EXPECT_EQ(read_file(target / "x"), noise(700'000));
+    EXPECT_TRUE(fs::is_symlink(target / "l"));
+    EXPECT_NE(fs::status(target / "d/run.sh").permissions() & fs::perms::owner_exec,
+              fs::perms::none);
+  }
+  const BlobRef missing{sha256("missing"), 7};
+  EXPECT_TRUE(absl::IsNotFound(unpack_blob(*store, missing, dir_ / "none")));
 }
 
 TEST_F(Unpack, RefusesPathsThatLeadOut) {
