@@ -20,7 +20,6 @@ namespace fs = std::filesystem;
 // A copy of this much takes about as long as handing it to the pool does.
 constexpr uint64_t kInlineBytes = 64 * 1024;
 constexpr size_t kInlineFiles = 4;
-constexpr uint64_t kArchiveReadBytes = 1 << 20;
 
 class Placer {
  public:
@@ -100,16 +99,9 @@ class Placer {
   }
 
   absl::Status unpack_archive(const FileRef& file) {
-    uint64_t offset = 0;
-    const auto source = [&]() -> absl::StatusOr<std::string> {
-      if (offset >= file.blob.size_bytes) return std::string();
-      auto bytes = cache_.store().read(file.blob.digest, offset, kArchiveReadBytes);
-      if (bytes.ok()) offset += bytes->size();
-      return bytes;
-    };
     blob::UnpackLimits limits;
     limits.allow_existing = true;
-    absl::Status unpacked = blob::unpack(source, paths_.app, limits);
+    absl::Status unpacked = blob::unpack_blob(cache_.store(), file.blob, paths_.app, limits);
     if (!unpacked.ok()) {
       return absl::Status(unpacked.code(),
                           "cannot unpack " + file.path + ": " + std::string(unpacked.message()));
