@@ -8,7 +8,6 @@
 #include "rpc/connection.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/daemon_config.h"
-#include "runtime/coordinator/shell/state_dir.h"
 
 namespace pesc::coordinator::testing {
 namespace {
@@ -146,8 +145,8 @@ TEST_F(Durability, OneCoordinatorAtATime) {
   rpc::Loop* same = &loop;
   auto second = Coordinator::open(*same, options);
   ASSERT_FALSE(second.ok());
-  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_NE(second.status().message().find("pid " + std::to_string(getpid())),
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_NE(second.status().message().find("process " + std::to_string(getpid())),
             absl::string_view::npos)
       << second.status();
   close();
@@ -197,19 +196,16 @@ TEST_F(Durability, TheOldestGoWhenOutputsAreTooLarge) {
   EXPECT_EQ(again.jobs(), (std::vector<JobId>{JobId{kJob.value + 2}, JobId{kJob.value + 1}}));
 }
 
-TEST(StateDirectory, NetworkFileSystemsAreNamed) {
-  EXPECT_EQ(network_file_system(0x6969), "NFS");
-  EXPECT_EQ(network_file_system(0xFF534D42), "CIFS");
-  EXPECT_EQ(network_file_system(static_cast<int32_t>(0xFF534D42)), "CIFS") << "sign-extended";
-  EXPECT_EQ(network_file_system(0xEF53), "") << "ext4";
-  EXPECT_EQ(network_file_system(0x01021994), "") << "tmpfs";
-}
-
 TEST(StateDirectory, AFileInItsPlaceIsRefused) {
   TemporaryDirectory dir;
   std::fclose(std::fopen((dir / "f").c_str(), "w"));
-  EXPECT_FALSE(StateDir::open(dir / "f").ok());
-  EXPECT_TRUE(StateDir::open(dir / "deep/er").ok());
+  rpc::Loop loop;
+  Options options;
+  options.state_dir = dir / "f";
+  EXPECT_EQ(Coordinator::open(loop, options).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  options.state_dir = dir / "deep/er";
+  EXPECT_TRUE(Coordinator::open(loop, options).ok());
   EXPECT_EQ(std::filesystem::status(dir / "deep/er").permissions(),
             std::filesystem::perms::owner_all);
 }

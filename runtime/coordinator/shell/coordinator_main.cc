@@ -1,7 +1,5 @@
 // pesc-coordinator: the coordinator as a daemon.
 #include <signal.h>
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +9,7 @@
 #include <string>
 
 #include "rpc/loop.h"
+#include "runtime/common/log.h"
 #include "runtime/coordinator/shell/coordinator.h"
 #include "runtime/coordinator/shell/daemon_config.h"
 
@@ -39,12 +38,13 @@ int serve(const DaemonConfig& config) {
   asio::signal_set signals(loop.io(), SIGTERM, SIGINT);
   signals.async_wait([&](const asio::error_code& error, int signal) {
     if (error) return;
-    spdlog::info("msg=\"stopping\" signal={}", signal);
-    loop.detach(
-        (*coordinator)->shutdown().then([&loop] { loop.stop(); }), [&loop](absl::Status status) {
-          spdlog::error("msg=\"stopping failed\" error=\"{}\"", std::string(status.message()));
-          loop.stop();
-        });
+    pesc::common::log().info("event=stopping signal={}", signal);
+    loop.detach((*coordinator)->shutdown().then([&loop] { loop.stop(); }),
+                [&loop](absl::Status status) {
+                  pesc::common::log().error("event=stop_failed error=\"{}\"",
+                                            std::string(status.message()));
+                  loop.stop();
+                });
   });
   loop.run();
   return 0;
@@ -79,8 +79,6 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kBadUsage;
   }
-  spdlog::set_default_logger(spdlog::stderr_logger_mt("pesc"));
-  spdlog::set_pattern("time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
 
   DaemonSettings settings = flags;
   if (!config_file.empty()) {
@@ -90,6 +88,6 @@ int main(int argc, char** argv) {
   }
   auto config = understand(settings);
   if (!config.ok()) return complain(config.status(), kBadUsage);
-  spdlog::set_level(spdlog::level::from_str(config->log_level));
+  pesc::common::set_up_daemon_log(config->log_level);
   return serve(*config);
 }

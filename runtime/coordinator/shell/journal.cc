@@ -1,7 +1,6 @@
 #include "runtime/coordinator/shell/journal.h"
 
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <system_error>
 
 #include "protocol/codec.h"
+#include "runtime/common/log.h"
 #include "runtime/coordinator/shell/journal_rows.h"
 #include "runtime/coordinator/shell/sqlite.h"
 
@@ -488,7 +488,7 @@ absl::Status SqliteJournal::drop_damaged() {
   if (!status.ok()) return explain_damage(status, options_.path);
   return in_transaction([&] {
     for (const JobId job : damages.jobs()) {
-      spdlog::warn("msg=\"dropping a damaged job\" job={}", to_string(job));
+      common::log().warn("event=damaged_job_dropped job={}", to_string(job));
       if (absl::Status erased = erase(job); !erased.ok()) return erased;
     }
     for (const WorkerId worker : damages.workers()) {

@@ -132,4 +132,12 @@ std::string failure_line(const AttemptOutcome& outcome) {
   return line;
 }
 
+std::string loggable(std::string_view text) {
+  std::string safe(text);
+  for (char& c : safe) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == '"' || c == 0x7f) c = '?';
+  }
+  return safe;
+}
+
 }  // namespace pesc::coordinator

@@ -26,4 +26,7 @@ absl::StatusOr<WorkerInfo> decode_worker_info(protocol::WorkerInfo::Reader in);
 // "exit code 3: Segmentation …": one line for `pesc why`.
 std::string failure_line(const AttemptOutcome& outcome);
 
+// For a log line: what a peer says of itself must not begin another line, or end its quotes.
+std::string loggable(std::string_view text);
+
 }  // namespace pesc::coordinator

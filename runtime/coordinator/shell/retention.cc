@@ -1,9 +1,9 @@
 // What goes: finished jobs by age and size, and the blobs that no job names any more.
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <iterator>
 
+#include "runtime/common/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/promises.h"
 #include "runtime/coordinator/shell/service.h"
@@ -125,8 +125,8 @@ void Service::apply_retention() {
     const bool too_much = options_.retention_bytes > 0 && bytes > options_.retention_bytes;
     if (!too_old && !too_much) continue;
     bytes -= std::min(bytes, output_bytes_[job.id]);
-    spdlog::info("msg=\"a finished job is removed\" job={} reason={}", to_string(job.id),
-                 too_old ? "age" : "size");
+    common::log().info("event=finished_job_removed job={} reason={}", to_string(job.id),
+                       too_old ? "age" : "size");
     remove_job(job.id);
   }
 }
@@ -185,7 +185,7 @@ void Service::begin_collection(bool all, std::vector<JobId> removed) {
   auto collection = std::make_shared<Collection>();
   collection->all = all;
   collection->removed = std::move(removed);
-  collection->journal = dir_.journal();
+  collection->journal = journal_path();
   loop_.run_blocking([collection] { collection->find(); },
                      [weak = weak_from_this(), collection] {
                        const auto self = weak.lock();
@@ -195,8 +195,8 @@ void Service::begin_collection(bool all, std::vector<JobId> removed) {
 
 void Service::erase_collected(std::shared_ptr<Collection> collection) {
   if (!collection->status.ok()) {
-    spdlog::error("msg=\"blobs cannot be collected\" error=\"{}\"",
-                  std::string(collection->status.message()));
+    common::log().error("event=blob_collection_failed error=\"{}\"",
+                        std::string(collection->status.message()));
     collecting_ = false;
     return;
   }
@@ -224,8 +224,8 @@ void Service::erase_collected(std::shared_ptr<Collection> collection) {
                        self->erased_fulfiller_->fulfill();
                        self->erased_ = nullptr;
                        if (!result->ok()) {
-                         spdlog::error("msg=\"blobs cannot be erased\" error=\"{}\"",
-                                       std::string(result->message()));
+                         common::log().error("event=blob_erasure_failed error=\"{}\"",
+                                             std::string(result->message()));
                        }
                        self->purge_rows(collection->removed);
                        self->collect_garbage();

@@ -1,12 +1,12 @@
 #include "runtime/coordinator/shell/service.h"
 
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <mutex>
 #include <utility>
 
+#include "runtime/common/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/promises.h"
 
@@ -24,29 +24,32 @@ struct PoolReader {
   std::unique_ptr<JournalReader> reader;
 };
 
-Service::Service(rpc::Loop& loop, const Options& options, StateDir dir)
-    : loop_(loop), options_(options), dir_(std::move(dir)) {}
+Service::Service(rpc::Loop& loop, const Options& options, std::filesystem::path dir,
+                 common::UniqueFd lock)
+    : loop_(loop), options_(options), dir_(std::move(dir)), lock_(std::move(lock)) {}
 
 Service::~Service() noexcept = default;
 
 absl::StatusOr<std::shared_ptr<Service>> Service::open(rpc::Loop& loop, const Options& options) {
-  absl::StatusOr<StateDir> dir = StateDir::open(options.state_dir);
+  absl::StatusOr<std::filesystem::path> dir = common::make_state_dir(options.state_dir, 0700);
   if (!dir.ok()) return dir.status();
-  std::shared_ptr<Service> service(new Service(loop, options, std::move(*dir)));
+  absl::StatusOr<common::UniqueFd> lock = common::lock_state_dir(*dir, "pesc-coordinator");
+  if (!lock.ok()) return lock.status();
+  std::shared_ptr<Service> service(new Service(loop, options, std::move(*dir), std::move(*lock)));
   if (absl::Status status = service->start(); !status.ok()) return status;
   return service;
 }
 
 absl::Status Service::start() {
   blob::StoreOptions store_options;
-  store_options.directory = dir_.blobs();
+  store_options.directory = dir_ / "blobs";
   store_options.durable = options_.durable;
   auto store = blob::Store::open(store_options);
   if (!store.ok()) return store.status();
   store_ = std::move(*store);
 
   JournalOptions journal_options;
-  journal_options.path = dir_.journal();
+  journal_options.path = journal_path();
   journal_options.durable = options_.durable;
   journal_options.drop_damaged = options_.drop_damaged;
   auto journal = Journal::open(journal_options);
@@ -54,10 +57,10 @@ absl::Status Service::start() {
   journal_ = std::move(*journal);
   auto core = restore_core(*journal_, options_.core);
   if (!core.ok()) return core.status();
-  auto reader = JournalReader::open(dir_.journal());
+  auto reader = JournalReader::open(journal_path());
   if (!reader.ok()) return reader.status();
   reader_ = std::move(*reader);
-  auto pool_reader = JournalReader::open(dir_.journal());
+  auto pool_reader = JournalReader::open(journal_path());
   if (!pool_reader.ok()) return pool_reader.status();
   pool_reader_ = std::make_shared<PoolReader>();
   pool_reader_->reader = std::move(*pool_reader);
@@ -109,7 +112,7 @@ void Service::every(uint64_t period_ms, std::function<void()> work) {
   kj::Promise<void> promise = tick->run();
   periodic_.push_back(
       promise.attach(std::shared_ptr<Tick>(std::move(tick))).eagerlyEvaluate([](kj::Exception&& e) {
-        spdlog::error("msg=\"{}\"", e.getDescription().cStr());
+        common::log().error("event=internal_error error=\"{}\"", e.getDescription().cStr());
       }));
 }
 
@@ -245,7 +248,7 @@ void Service::schedule() {
 void Service::commit(const Batch& batch) {
   journal_thread_->commit(batch, [this](absl::Status status) {
     if (!status.ok()) {
-      spdlog::error("msg=\"commit failed\" error=\"{}\"", std::string(status.message()));
+      common::log().error("event=commit_failed error=\"{}\"", std::string(status.message()));
       status = explain_commit_failure(status);
     }
     const auto self = shared_from_this();  // an answer may drop the last session
@@ -257,21 +260,22 @@ void Service::restore(uint64_t delay_ms) {
   auto begin = [this] {
     journal_thread_->restore(options_.core, [this](absl::StatusOr<std::unique_ptr<Core>> core) {
       if (!core.ok()) {
-        spdlog::warn("msg=\"the journal cannot be used yet\" error=\"{}\"",
-                     std::string(core.status().message()));
+        common::log().warn("event=journal_unusable error=\"{}\"",
+                           std::string(core.status().message()));
         core = explain_commit_failure(core.status());
       } else {
-        spdlog::info("msg=\"the journal can be used again, work goes on\"");
+        common::log().info("event=journal_usable_again");
       }
       turn_->restored(std::move(core));
     });
   };
-  restore_delay_ = loop_.timer()
-                       .afterDelay(delay_ms * kj::MILLISECONDS)
-                       .then(std::move(begin))
-                       .eagerlyEvaluate([](kj::Exception&& e) {
-                         spdlog::error("msg=\"{}\"", e.getDescription().cStr());
-                       });
+  restore_delay_ =
+      loop_.timer()
+          .afterDelay(delay_ms * kj::MILLISECONDS)
+          .then(std::move(begin))
+          .eagerlyEvaluate([](kj::Exception&& e) {
+            common::log().error("event=internal_error error=\"{}\"", e.getDescription().cStr());
+          });
 }
 
 void Service::arm(TimeMs deadline) {
@@ -370,7 +374,7 @@ void Service::on_records(const Batch& batch) {
 
 absl::StatusOr<rpc::TokenStore*> Service::tokens() {
   if (!tokens_) {
-    auto tokens = rpc::TokenStore::open(dir_.path());
+    auto tokens = rpc::TokenStore::open(dir_);
     if (!tokens.ok()) return tokens.status();
     tokens_ = std::make_unique<rpc::TokenStore>(std::move(*tokens));
   }

@@ -19,12 +19,12 @@
 #include "rpc/connection.h"
 #include "rpc/credentials.h"
 #include "rpc/loop.h"
+#include "runtime/common/state_dir.h"
 #include "runtime/coordinator/core/core.h"
 #include "runtime/coordinator/shell/blob_service.h"
 #include "runtime/coordinator/shell/coordinator.h"
 #include "runtime/coordinator/shell/journal.h"
 #include "runtime/coordinator/shell/journal_thread.h"
-#include "runtime/coordinator/shell/state_dir.h"
 #include "runtime/coordinator/shell/turn.h"
 
 namespace pesc::coordinator {
@@ -116,7 +116,8 @@ class Service final : public TurnHost,
   };
   struct Collection;
 
-  Service(rpc::Loop& loop, const Options& options, StateDir dir);
+  Service(rpc::Loop& loop, const Options& options, std::filesystem::path dir,
+          common::UniqueFd lock);
   absl::Status start();
   absl::Status count_outputs();
   template <typename A>
@@ -139,7 +140,10 @@ class Service final : public TurnHost,
 
   rpc::Loop& loop_;
   Options options_;
-  StateDir dir_;
+  std::filesystem::path journal_path() const { return dir_ / "journal.db"; }
+
+  std::filesystem::path dir_;
+  common::UniqueFd lock_;
   std::shared_ptr<blob::Store> store_;  // shared with the pool
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<JournalReader> reader_;           // on the loop

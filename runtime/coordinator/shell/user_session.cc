@@ -1,11 +1,11 @@
 // The RPC front for users: what belongs to whom, long polls, pages of results.
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <map>
 #include <utility>
 
 #include "protocol/codec.h"
+#include "runtime/common/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/messages.h"
 #include "runtime/coordinator/shell/promises.h"
@@ -416,8 +416,8 @@ kj::Promise<void> UserSessionServer::makeToken(MakeTokenContext context) {
   }
   const absl::StatusOr<std::string> join = service_->make_join_file(*role, name);
   rpc::throw_if_error(join.status());
-  spdlog::info("msg=\"join file made\" role={} name=\"{}\" by=\"{}\"", rpc::to_string(*role), name,
-               principal_.name);
+  common::log().info("event=join_file_made role={} name=\"{}\" by=\"{}\"", rpc::to_string(*role),
+                     loggable(name), loggable(principal_.name));
   context.getResults().setJoinFile(*join);
   return kj::READY_NOW;
 }

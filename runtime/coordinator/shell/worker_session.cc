@@ -1,12 +1,12 @@
 // The RPC front for workers: sessions come and go, results are taken into the store before the core
 // hears of them.
 #include <kj/async.h>
-#include <spdlog/spdlog.h>
 
 #include <set>
 #include <utility>
 
 #include "protocol/codec.h"
+#include "runtime/common/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/messages.h"
 #include "runtime/coordinator/shell/promises.h"
@@ -116,8 +116,8 @@ kj::Promise<void> WorkerSessionServer::attach(AttachContext context) {
             results.setLeaseMs(service_->options().core.lease_ms);
             results.setHeartbeatMs(service_->options().core.heartbeat_ms);
             encode_stops(results.initStop(answer.stop.size()), answer.stop);
-            spdlog::info("msg=\"worker attached\" worker=\"{}\" address={} session={}", name_,
-                         peer_address_, session_);
+            common::log().info("event=worker_attached worker=\"{}\" address={} session={}",
+                               loggable(name_), peer_address_, session_);
             // Leases follow the answer: a worker knows that it is attached before it is given any.
             // Not evalLast: that waits for a moment without other work, which may never come.
             tasks_.add(kj::evalLater([this] { attached(); }));
@@ -166,8 +166,8 @@ void WorkerSessionServer::close(const std::string& reason) {
   held_back_.clear();
   sink_ = nullptr;
   if (session_ == 0) return;
-  spdlog::info("msg=\"worker detached\" worker=\"{}\" session={} reason=\"{}\"", name_, session_,
-               reason);
+  common::log().info("event=worker_detached worker=\"{}\" session={} reason=\"{}\"",
+                     loggable(name_), session_, loggable(reason));
   service_->close_worker(session_);
   service_->post(WorkerDetached{session_});
 }
