@@ -4,6 +4,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +18,8 @@ namespace pesc::cli {
 enum ExitCode : int {
   kSucceeded = 0,
   kSomeFailed = 1,
-  kBadUsage = 2,        // or bad input
-  kNoCoordinator = 3,   // the named one does not answer, or refuses
+  kBadUsage = 2,       // or bad input
+  kNoCoordinator = 3,  // the named one does not answer, or refuses
   kInterrupted = 130,
 };
 
@@ -25,11 +27,20 @@ enum ExitCode : int {
 struct Common {
   std::string coordinator;
   bool json = false;
+  std::optional<std::vector<std::string>> after_dashes;  // what follows `--`, when that is there
 };
 
 // Prints "pesc: MESSAGE" to standard error and returns the exit code that fits.
 int fail(const absl::Status& status);
 void say(const std::string& line);  // to standard error, "pesc: " before it
+
+// "1 rank", "2 ranks".
+std::string count_ranks(uint64_t count);
+
+// What keeps a named coordinator from being used: but for a wrong address or file, whatever it is,
+// the coordinator "does not answer or refuses".
+absl::Status as_no_coordinator(const absl::Status& status);
+absl::StatusOr<Client> connect_named(const std::string& coordinator);
 
 // A client of the coordinator that is named, or of the one this user runs on this machine.
 absl::StatusOr<Client> connect(const Common& common);
@@ -46,11 +57,14 @@ using Commands = std::vector<Command>;
 
 void add_run_commands(CLI::App& app, Common& common, Commands& commands);     // run, submit
 void add_follow_commands(CLI::App& app, Common& common, Commands& commands);  // watch, logs, fetch
-void add_job_commands(CLI::App& app, Common& common, Commands& commands);     // jobs, status, why …
-void add_lab_commands(CLI::App& app, Common& common, Commands& commands);     // workers, join-file …
-void add_local_commands(CLI::App& app, Common& common, Commands& commands);   // header, doctor …
+void add_job_commands(CLI::App& app, Common& common, Commands& commands);  // jobs, status, why …
+void add_lab_commands(CLI::App& app, Common& common, Commands& commands);  // workers, join-file …
+void add_local_commands(CLI::App& app, Common& common, Commands& commands);  // header, doctor …
 
 void add_common_flags(CLI::App* app, Common& common, bool json);
+
+// Names are bytes; what is not UTF-8 is shown as such characters rather than refused.
+std::string dump(const nlohmann::ordered_json& json);
 
 // JSON of the stable kinds, one line.
 std::string json_of(const JobStatus& status);

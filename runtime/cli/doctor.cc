@@ -75,7 +75,8 @@ void coordinator(const Common& common, Findings& out) {
     return;
   }
   if (!named->has_value()) {
-    out.push_back({"coordinator", Verdict::good, "none is named: `pesc run` runs in its own process"});
+    out.push_back(
+        {"coordinator", Verdict::good, "none is named: `pesc run` runs in its own process"});
     return;
   }
   absl::StatusOr<Client> client = Client::connect(common.coordinator);
@@ -132,17 +133,20 @@ void isolation(Findings& out) {
                         : "no mount namespace can be made: shared files are checked after each "
                           "attempt and fetched again when a rank changed them"});
   out.push_back({"separate user for ranks", root ? Verdict::good : Verdict::lacking,
-                 root ? "a worker started as root runs its ranks as another (--run-as USER)"
-                      : "a worker of this user runs ranks as this user: they can read what it can"});
-  out.push_back({"clean-up", Verdict::good,
-                 "every rank has a keeper and a reaper that follows its processes, those that "
-                 "change session or parent as well; if the keeper is killed, the reaper ends them"});
+                 root
+                     ? "a worker started as root runs its ranks as another (--run-as USER)"
+                     : "a worker of this user runs ranks as this user: they can read what it can"});
+  out.push_back(
+      {"clean-up", Verdict::good,
+       "every rank has a keeper and a reaper that follows its processes, those that "
+       "change session or parent as well; if the keeper is killed, the reaper ends them"});
 }
 
 void gpus(Findings& out) {
   void* nvml = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL);
-  out.push_back({"GPU driver", nvml != nullptr ? Verdict::good : Verdict::lacking,
-                 nvml != nullptr ? "libnvidia-ml.so.1 is here" : "no NVIDIA driver on this machine"});
+  out.push_back(
+      {"GPU driver", nvml != nullptr ? Verdict::good : Verdict::lacking,
+       nvml != nullptr ? "libnvidia-ml.so.1 is here" : "no NVIDIA driver on this machine"});
   if (nvml != nullptr) dlclose(nvml);
 }
 

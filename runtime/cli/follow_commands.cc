@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "runtime/cli/cli.h"
 #include "runtime/cli/report.h"
@@ -29,8 +30,7 @@ absl::StatusOr<Opened> open_job(const Common& common, const std::string& text) {
 int watch_job(const Common& common, const std::string& text) {
   absl::StatusOr<Opened> opened = open_job(common, text);
   if (!opened.ok()) return fail(opened.status());
-  Watched watched =
-      watch(opened->job, false, {.cancel_on_interrupt = false, .quiet = common.json});
+  Watched watched = watch(opened->job, false, {.cancel_on_interrupt = false, .quiet = common.json});
   if (watched.end == WatchEnd::interrupted) return kInterrupted;
   if (watched.end == WatchEnd::detached) return kSucceeded;
   if (!watched.result.ok()) return fail(watched.result.status());
@@ -92,17 +92,21 @@ int fetch(const Common& common, const std::string& text, const std::string& outp
   absl::StatusOr<Opened> opened = open_job(common, text);
   if (!opened.ok()) return fail(opened.status());
   std::string directory = output.empty() ? "pesc-" + opened->job.id() : output;
-  auto report = fetch_job(opened->client, opened->job.id(), directory, {.overwrite = overwrite},
-                          common.json);
+  auto report =
+      fetch_job(opened->client, opened->job.id(), directory, {.overwrite = overwrite}, common.json);
   if (!report.ok()) return fail(report.status());
   if (common.json) {
-    fmt::print("{{\"directory\":\"{}\",\"fetched\":{},\"missing\":{}}}\n", directory, report->ranks,
-               report->missing);
+    nlohmann::ordered_json out = {{"id", opened->job.id()},
+                                  {"directory", directory},
+                                  {"fetched", report->ranks},
+                                  {"missing", report->missing}};
+    fmt::print("{}\n", dump(out));
     return kSucceeded;
   }
-  std::string line = fmt::format("{} ranks fetched into {}", report->ranks, directory);
+  std::string line = fmt::format("{} fetched into {}", count_ranks(report->ranks), directory);
   if (report->missing > 0) {
-    line += fmt::format("; {} are not over yet: fetch again later, it goes on", report->missing);
+    line += fmt::format("; {} not over yet: fetch again later, it goes on",
+                        count_ranks(report->missing));
   }
   say(line);
   return kSucceeded;

@@ -14,11 +14,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Names are bytes; what is not UTF-8 is shown as such characters rather than refused.
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 int64_t now_unix_ms() {
   using namespace std::chrono;
   return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
@@ -165,6 +160,10 @@ int cancel(Client& client, const std::string& id) {
 
 }  // namespace
 
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::string json_of(const JobStatus& status) { return dump(to_json(status)); }
 
 std::string json_of(const std::vector<JobStatus>& jobs) {
@@ -178,25 +177,21 @@ void add_job_commands(CLI::App& app, Common& common, Commands& commands) {
   add_common_flags(jobs_app, common, true);
   commands.push_back({jobs_app, [&common] { return jobs(common); }});
 
-  add_job_command(app, common, commands, "status", "How far a job is", true,
-                  [&common](Client& client, const std::string& id) {
-                    return status(common, client, id);
-                  });
-  add_job_command(app, common, commands, "why",
-                  "What each waiting or failed rank waits for or died of", true,
-                  [&common](Client& client, const std::string& id) {
-                    return why(common, client, id);
-                  });
-  add_job_command(app, common, commands, "stats", "Durations, ranks per worker, speed-up", true,
-                  [&common](Client& client, const std::string& id) {
-                    return stats(common, client, id);
-                  });
+  add_job_command(
+      app, common, commands, "status", "How far a job is", true,
+      [&common](Client& client, const std::string& id) { return status(common, client, id); });
+  add_job_command(
+      app, common, commands, "why", "What each waiting or failed rank waits for or died of", true,
+      [&common](Client& client, const std::string& id) { return why(common, client, id); });
+  add_job_command(
+      app, common, commands, "stats", "Durations, ranks per worker, speed-up", true,
+      [&common](Client& client, const std::string& id) { return stats(common, client, id); });
   add_job_command(app, common, commands, "cancel", "Stop a job", false, cancel);
   add_job_command(app, common, commands, "retry", "Run the failed ranks of a job again", false,
                   [](Client& client, const std::string& id) -> int {
                     absl::StatusOr<uint32_t> ranks = client.retry(id);
                     if (!ranks.ok()) return fail(ranks.status());
-                    say(fmt::format("{} ranks run again", *ranks));
+                    say(count_ranks(*ranks) + (*ranks == 1 ? " runs" : " run") + " again");
                     return kSucceeded;
                   });
   add_job_command(app, common, commands, "rm", "Remove a finished job and its outputs", false,

@@ -181,10 +181,24 @@ void add_job_flags(CLI::App* app, JobOptions& o) {
   app->add_option("command", o.command, "-- PROGRAM ARGUMENTS…")->type_name("");
 }
 
+absl::Status take_command(const std::optional<std::vector<std::string>>& after_dashes,
+                          JobOptions& options) {
+  if (!after_dashes) return absl::OkStatus();
+  if (!options.command.empty()) {
+    return absl::InvalidArgumentError(
+        "'" + options.command.front() +
+        "' was not expected before `--`: the program and its arguments "
+        "come after it");
+  }
+  options.command = *after_dashes;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent) {
   Job job;
   if (o.command.empty()) {
-    return absl::InvalidArgumentError("no program is named: end the line with -- PROGRAM ARGUMENTS…");
+    return absl::InvalidArgumentError(
+        "no program is named: end the line with -- PROGRAM ARGUMENTS…");
   }
   job.program = o.command.front();
   job.arguments.assign(o.command.begin() + 1, o.command.end());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct JobOptions {
 };
 
 void add_job_flags(CLI::App* app, JobOptions& options);
+
+// The program and its arguments: what follows `--`, or, without that, the words among the flags.
+absl::Status take_command(const std::optional<std::vector<std::string>>& after_dashes,
+                          JobOptions& options);
 
 // The job, or InvalidArgument naming the flag. `sent`: the files that travel without being asked
 // for, to be said in one line.

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <memory>
@@ -20,9 +23,9 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-// The coordinator that this user runs on this machine, when it is the only one: it leaves a join
-// file for the same user's tools.
-std::string own_coordinator() {
+// The coordinators that this user runs on this machine: each leaves a join file for the same user's
+// tools.
+std::vector<std::string> own_coordinators() {
   std::error_code error;
   std::vector<std::string> found;
   fs::path folder = rpc::pointer_path(rpc::kDefaultPort, rpc::Role::admin).parent_path();
@@ -30,7 +33,8 @@ std::string own_coordinator() {
     std::string name = it->path().filename().string();
     if (name.ends_with(".admin.join")) found.push_back(it->path().string());
   }
-  return found.size() == 1 ? found.front() : "";
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
 int workers(const Common& common) {
@@ -55,7 +59,7 @@ int workers(const Common& common) {
                      {"software", w.software},
                      {"warnings", w.warnings}});
     }
-    fmt::print("{}\n", out.dump(-1, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", dump(out));
     return kSucceeded;
   }
   fmt::print("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}\n", "WORKER", "ROOM", "STATE",
@@ -76,8 +80,8 @@ absl::Status write_secret(const std::string& path, const std::string& text) {
   if (fd < 0) {
     return absl::FailedPreconditionError("'" + path + "' cannot be made: " + strerror(errno));
   }
-  bool whole = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
-               fsync(fd) == 0;
+  bool whole =
+      write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && fsync(fd) == 0;
   if (close(fd) != 0 || !whole) {
     return absl::FailedPreconditionError("'" + path + "' cannot be written: " + strerror(errno));
   }
@@ -87,7 +91,8 @@ absl::Status write_secret(const std::string& path, const std::string& text) {
 int join_file(const Common& common, const std::string& role, const std::string& name,
               const std::string& output) {
   if (role != "worker" && role != "user") {
-    return fail(absl::InvalidArgumentError("'" + role + "': a join file is for a worker or a user"));
+    return fail(
+        absl::InvalidArgumentError("'" + role + "': a join file is for a worker or a user"));
   }
   absl::StatusOr<Client> client = connect(common);
   if (!client.ok()) return fail(client.status());
@@ -110,18 +115,37 @@ int join_file(const Common& common, const std::string& role, const std::string& 
 
 }  // namespace
 
+absl::Status as_no_coordinator(const absl::Status& status) {
+  if (status.code() == absl::StatusCode::kInvalidArgument) return status;
+  return absl::UnavailableError(status.message());
+}
+
+absl::StatusOr<Client> connect_named(const std::string& coordinator) {
+  absl::StatusOr<Client> client = Client::connect(coordinator);
+  if (!client.ok()) return as_no_coordinator(client.status());
+  return client;
+}
+
 absl::StatusOr<Client> connect(const Common& common) {
   auto found = rpc::find_coordinator(common.coordinator, rpc::Role::user);
-  if (!found.ok()) return found.status();
-  if (found->has_value()) return Client::connect(common.coordinator);
-  std::string own = own_coordinator();
+  if (!found.ok()) return as_no_coordinator(found.status());
+  if (found->has_value()) return connect_named(common.coordinator);
+  std::vector<std::string> own = own_coordinators();
+  if (own.size() > 1) {
+    std::string names;
+    for (const std::string& each : own) names += (names.empty() ? "" : ", ") + each;
+    return absl::InvalidArgumentError(
+        "more than one coordinator of yours runs, or has run, on this machine: name one by "
+        "--coordinator or PESC_COORDINATOR (" +
+        names + ")");
+  }
   if (own.empty()) {
     return absl::InvalidArgumentError(
         "no coordinator is named: give --coordinator HOST:PORT (or a join file), set "
         "PESC_COORDINATOR, or write `coordinator = \"HOST:PORT\"` into " +
         (rpc::user_config_dir() / "config.toml").string());
   }
-  return Client::connect(own);
+  return connect_named(own.front());
 }
 
 absl::StatusOr<std::string> resolve_job(Client& client, const std::string& text) {

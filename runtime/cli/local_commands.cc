@@ -43,8 +43,8 @@ void add_local_commands(CLI::App& app, Common& common, Commands& commands) {
   commands.push_back({doctor_app, [&common] { return doctor(common); }});
 
   auto shell = std::make_shared<std::string>();
-  CLI::App* completion_app =
-      app.add_subcommand("completion", "Print the shell's completion: source <(pesc completion bash)");
+  CLI::App* completion_app = app.add_subcommand(
+      "completion", "Print the shell's completion: source <(pesc completion bash)");
   completion_app->add_option("shell", *shell, "bash or zsh")->required();
   commands.push_back({completion_app, [&app, shell] { return completion(app, *shell); }});
 }

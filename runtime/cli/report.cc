@@ -20,7 +20,8 @@ absl::StatusOr<client::FetchReport> fetch_job(Client& client, const std::string&
   if (!report.ok() || quiet || report->uncollected.empty()) return report;
   std::string names;
   for (const std::string& name : report->uncollected) names += (names.empty() ? "" : ", ") + name;
-  say(fmt::format("rank {} left files in its working directory that did not come back: {} "
+  say(
+      fmt::format("rank {} left files in its working directory that did not come back: {} "
                   "(--collect GLOB brings them, or write them to PESC_OUTPUT_DIR)",
                   report->uncollected_rank, names));
   return report;
@@ -32,8 +33,8 @@ void report_end(Client& client, const JobStatus& status, const std::string& dire
     return;
   }
   uint64_t ms = std::max<int64_t>(0, status.finished_unix_ms - status.submitted_unix_ms);
-  std::string line = fmt::format("{} of {} ranks succeeded in {}", status.succeeded,
-                                 status.repetitions, format_duration_ms(ms));
+  std::string line = fmt::format("{} of {} succeeded in {}", status.succeeded,
+                                 count_ranks(status.repetitions), format_duration_ms(ms));
   if (status.failed > 0) line += fmt::format(", {} failed", status.failed);
   if (status.cancelled > 0) line += fmt::format(", {} cancelled", status.cancelled);
   if (!directory.empty()) line += "; results in " + directory;

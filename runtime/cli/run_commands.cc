@@ -1,11 +1,10 @@
 // pesc run, pesc submit.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <memory>
-
-#include <fmt/format.h>
 
 #include "client/prepare.h"
 #include "client/state.h"
@@ -57,17 +56,16 @@ class RunDirectory {
 
 class RunCommand {
  public:
-  RunCommand(const Common& common, const RunOptions& options) : common_(common), options_(options) {}
+  RunCommand(const Common& common, const RunOptions& options)
+      : common_(common), options_(options) {}
 
   int run() {
     std::vector<std::string> sent;
     absl::StatusOr<Job> job = make_job(options_.job, sent);
     if (!job.ok()) return fail(job.status());
+    repetitions_ = job->repetitions;
     auto named = rpc::find_coordinator(common_.coordinator, rpc::Role::user);
-    if (!named.ok()) {
-      fail(named.status());
-      return kNoCoordinator;
-    }
+    if (!named.ok()) return fail(as_no_coordinator(named.status()));
     embedded_ = !named->has_value();
     if (int code = check_flags(); code != 0) return code;
     // All that can be wrong with the job is found before anything is started or stored.
@@ -80,15 +78,17 @@ class RunCommand {
     if (!common_.json) say_sent(sent);
     absl::StatusOr<Client> client = open_client();
     if (!client.ok()) return fail(client.status());
-    absl::StatusOr<JobHandle> handle = client->submit(*job, *id);
+    Submitted submitted = submit_watching(*client, *job, *id);
+    absl::StatusOr<JobHandle>& handle = submitted.job;
     if (handle.status().code() == absl::StatusCode::kAlreadyExists && options_.resume) {
       return fail(absl::FailedPreconditionError(
-          "'" + output_ + "' holds an interrupted run of another job (program, arguments, files or "
+          "'" + output_ +
+          "' holds an interrupted run of another job (program, arguments, files or "
           "flags differ); resume with the same command line, or name another directory (-o DIR)"));
     }
     if (!handle.ok()) return fail(handle.status());
-    if (resuming_) retry_failed(*client, *handle);
-    return follow(*client, *handle);
+    if (resuming_ && !submitted.interrupted) retry_failed(*client, *handle);
+    return follow(*client, *handle, submitted.interrupted);
   }
 
  private:
@@ -107,8 +107,8 @@ class RunCommand {
       bool zero_is_default = std::string(flag) == "--slots";
       if (text->empty() || *end != '\0' || !isdigit((*text)[0]) || value > 1'000 ||
           (value == 0 && !zero_is_default)) {
-        return fail(absl::InvalidArgumentError(fmt::format(
-            "{} '{}': give a whole number from 1 to 1000", flag, *text)));
+        return fail(absl::InvalidArgumentError(
+            fmt::format("{} '{}': give a whole number from 1 to 1000", flag, *text)));
       }
       *out = static_cast<uint32_t>(value);
     }
@@ -123,7 +123,8 @@ class RunCommand {
     bool can = directory.can_be_resumed();
     if (can && !options_.resume) {
       return absl::FailedPreconditionError(
-          "'" + output_ + "' holds an interrupted run: go on with it by --resume, or name another "
+          "'" + output_ +
+          "' holds an interrupted run: go on with it by --resume, or name another "
           "directory (-o DIR)");
     }
     if (options_.resume && options_.output.empty()) {
@@ -135,7 +136,7 @@ class RunCommand {
   }
 
   absl::StatusOr<Client> open_client() {
-    if (!embedded_) return Client::connect(common_.coordinator);
+    if (!embedded_) return connect_named(common_.coordinator);
     local_.state_directory = RunDirectory(output_).state().string();
     return Client::local(local_);
   }
@@ -154,12 +155,12 @@ class RunCommand {
     }
   }
 
-  int follow(Client& client, JobHandle& handle) {
+  int follow(Client& client, JobHandle& handle, bool interrupted) {
     if (!common_.json) {
-      say(fmt::format("job {} ({} ranks{})", handle.id(), options_.job.repetitions,
+      say(fmt::format("job {} ({}{})", handle.id(), count_ranks(repetitions_),
                       embedded_ ? ", in this process" : ""));
     }
-    Watched watched = watch(handle, embedded_, {.quiet = common_.json});
+    Watched watched = watch(handle, embedded_, {.quiet = common_.json, .interrupted = interrupted});
     if (watched.end == WatchEnd::detached) return kSucceeded;
     if (!watched.result.ok() && watched.end == WatchEnd::interrupted) return kInterrupted;
     if (!watched.result.ok()) return fail(watched.result.status());
@@ -184,6 +185,7 @@ class RunCommand {
   const RunOptions& options_;
   LocalOptions local_;
   std::string output_;
+  uint32_t repetitions_ = 0;
   bool embedded_ = false, resuming_ = false, finished_ = false;
 };
 
@@ -212,9 +214,9 @@ int submit(const Common& common, const JobOptions& options) {
 
 void add_run_commands(CLI::App& app, Common& common, Commands& commands) {
   auto run = std::make_shared<RunOptions>();
-  CLI::App* run_app = app.add_subcommand(
-      "run", "Run a program N times and bring every output back\n"
-             "(here, when no coordinator is named; Ctrl-C cancels)");
+  CLI::App* run_app = app.add_subcommand("run",
+                                         "Run a program N times and bring every output back\n"
+                                         "(here, when no coordinator is named; Ctrl-C cancels)");
   add_common_flags(run_app, common, true);
   add_job_flags(run_app, run->job);
   run_app->add_option("-o,--output", run->output, "Where the results go (default: pesc-JOB)")
@@ -226,6 +228,8 @@ void add_run_commands(CLI::App& app, Common& common, Commands& commands) {
   run_app->add_flag("--resume", run->resume,
                     "Without a coordinator: go on with the interrupted run in DIR");
   commands.push_back({run_app, [&common, run] {
+                        absl::Status status = take_command(common.after_dashes, run->job);
+                        if (!status.ok()) return fail(status);
                         RunCommand command(common, *run);
                         int code = command.run();
                         command.clean_up();
@@ -237,7 +241,10 @@ void add_run_commands(CLI::App& app, Common& common, Commands& commands) {
       app.add_subcommand("submit", "Submit a job to a coordinator; prints its id");
   add_common_flags(submit_app, common, true);
   add_job_flags(submit_app, *job);
-  commands.push_back({submit_app, [&common, job] { return submit(common, *job); }});
+  commands.push_back({submit_app, [&common, job] {
+                        absl::Status status = take_command(common.after_dashes, *job);
+                        return status.ok() ? submit(common, *job) : fail(status);
+                      }});
 }
 
 }  // namespace pesc::cli

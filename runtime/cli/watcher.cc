@@ -13,6 +13,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "model/job_spec.h"
 #include "runtime/cli/cli.h"
@@ -99,7 +100,8 @@ class Display {
  private:
   void draw(double fraction, const std::string& line) {
     winsize size{};
-    size_t width = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    size_t width =
+        ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
     std::string text;
     if (width > line.size() + 14) {
       size_t room = std::min<size_t>(30, width - line.size() - 10);
@@ -133,17 +135,66 @@ void leave_terminal() {
   close(null);
 }
 
+// The signals that are kept for the watcher, one by one.
+class Signals {
+ public:
+  Signals() {
+    block_signals();
+    sigset_t set = watched_signals();
+    fd_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  }
+  ~Signals() { close(fd_); }
+  int fd() const { return fd_; }
+  // 0: none is pending.
+  int next() {
+    signalfd_siginfo info{};
+    return read(fd_, &info, sizeof info) == sizeof info ? static_cast<int>(info.ssi_signo) : 0;
+  }
+
+ private:
+  int fd_;
+};
+
 }  // namespace
 
 void block_signals() {
   sigset_t set = watched_signals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  signal(SIGPIPE, SIG_IGN);
+}
+
+Submitted submit_watching(Client& client, const Job& job, const std::string& id) {
+  Submitted out;
+  Signals signals;
+  Inbox inbox;
+  bool over = false;
+  std::thread submission([&] {
+    absl::StatusOr<JobHandle> handle = client.submit(job, id);
+    inbox.post([&, handle] {
+      out.job = handle;
+      over = true;
+    });
+  });
+  while (!over) {
+    pollfd fds[2] = {{signals.fd(), POLLIN, 0}, {inbox.fd(), POLLIN, 0}};
+    poll(fds, 2, -1);
+    while (int signal = signals.next()) {
+      if (signal == SIGHUP) {
+        leave_terminal();
+      } else if (out.interrupted) {
+        _exit(kInterrupted);
+      } else {
+        out.interrupted = true;
+        say("interrupted: cancelling as soon as it is submitted (once more to leave at once)");
+      }
+    }
+    inbox.run();
+  }
+  submission.join();
+  return out;
 }
 
 Watched watch(JobHandle& job, bool embedded, const WatchOptions& options) {
-  sigset_t set = watched_signals();
-  int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  Signals signals;
   auto inbox = std::make_shared<Inbox>();
   auto executor = [inbox](std::function<void()> work) { inbox->post(std::move(work)); };
   auto display = std::make_shared<Display>(options.quiet);
@@ -151,18 +202,29 @@ Watched watch(JobHandle& job, bool embedded, const WatchOptions& options) {
   auto over = std::make_shared<bool>(false);
   job.on_progress([display](const Progress& progress) { display->show(progress); }, executor);
   job.on_finished(
-      [watched, over](const absl::StatusOr<JobResult>& result) {
+      [watched, over, display](const absl::StatusOr<JobResult>& result) {
+        if (result.ok()) display->show({result->status(), {}});
         watched->result = result;
         *over = true;
       },
       executor);
   bool interrupted = false, left = false;
+  auto interrupt = [&] {
+    interrupted = true;
+    display->end();
+    if (!options.interrupted) say("cancelling (once more to leave at once)");
+    // Not here: the coordinator may be away, and the second interrupt must still be heard.
+    std::thread([job, inbox]() mutable {
+      absl::Status status = job.cancel();
+      if (!status.ok()) inbox->post([status] { fail(status); });
+    }).detach();
+  };
+  if (options.interrupted) interrupt();
   while (!*over && !left) {
-    pollfd fds[2] = {{signals, POLLIN, 0}, {inbox->fd(), POLLIN, 0}};
+    pollfd fds[2] = {{signals.fd(), POLLIN, 0}, {inbox->fd(), POLLIN, 0}};
     poll(fds, 2, -1);
-    signalfd_siginfo info{};
-    while (read(signals, &info, sizeof info) == sizeof info) {
-      if (info.ssi_signo == SIGHUP) {
+    while (int signal = signals.next()) {
+      if (signal == SIGHUP) {
         display->lose_terminal();
         leave_terminal();
         if (embedded) continue;  // its ranks are this process's: it goes on without a terminal
@@ -172,17 +234,12 @@ Watched watch(JobHandle& job, bool embedded, const WatchOptions& options) {
         watched->end = WatchEnd::interrupted;
         left = true;
       } else {
-        interrupted = true;
-        display->end();
-        say("cancelling (once more to leave at once)");
-        absl::Status status = job.cancel();
-        if (!status.ok()) fail(status);
+        interrupt();
       }
     }
     inbox->run();
   }
   display->end();
-  close(signals);
   if (interrupted) watched->end = WatchEnd::interrupted;
   return *watched;
 }

@@ -1,19 +1,30 @@
-// Follows a job on the terminal: a progress bar there, quiet lines elsewhere; Ctrl-C cancels, a lost
-// terminal detaches.
+// Follows a job on the terminal: a progress bar there, quiet lines elsewhere; Ctrl-C cancels, a
+// lost terminal detaches.
 #pragma once
 
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "pesc/client.h"
 
 namespace pesc::cli {
 
-// Signals come to the watcher only, so they are blocked before any thread starts.
+// From here on SIGINT, SIGTERM and SIGHUP are kept for the watcher. (PESC's own threads block every
+// signal anyway.)
 void block_signals();
+
+// Submits, and notices an interrupt meanwhile: an upload may be long. The first interrupt lets it
+// end, so that the job can be cancelled then; the second leaves the process at once.
+struct Submitted {
+  absl::StatusOr<JobHandle> job = absl::CancelledError("interrupted");
+  bool interrupted = false;
+};
+Submitted submit_watching(Client& client, const Job& job, const std::string& id);
 
 struct WatchOptions {
   bool cancel_on_interrupt = true;  // `run`; false: `watch` only stops watching
   bool quiet = false;               // --json: nothing but the result
+  bool interrupted = false;         // already, while it was submitted
 };
 
 enum class WatchEnd { finished, interrupted, detached };
