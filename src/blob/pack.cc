@@ -91,6 +91,9 @@ class Packer {
     if (!fd.ok()) return fd.status();
     struct stat info;
     if (::fstat(fd->get(), &info) != 0) return errno_status(errno, "cannot read", shown);
+    if (planned.extra == nullptr && S_ISREG(info.st_mode) && !may_read(info)) {
+      return absl::OkStatus();
+    }
     archive_entry_set_perm(entry_.get(), info.st_mode & 0777);
     archive_entry_set_mtime(entry_.get(), info.st_mtim.tv_sec, 0);
     if (S_ISDIR(info.st_mode) && planned.kind == NodeKind::directory) {
@@ -101,6 +104,13 @@ class Packer {
       return absl::InvalidArgumentError(shown.string() + " is not a regular file");
     }
     return add_file(fd->get(), static_cast<uint64_t>(info.st_size), planned.name, shown);
+  }
+
+  bool may_read(const struct stat& info) const {
+    if (!request_.only_readable_by) return true;
+    const auto& [user, group] = *request_.only_readable_by;
+    return info.st_uid == user || (info.st_mode & S_IROTH) != 0 ||
+           (info.st_gid == group && (info.st_mode & S_IRGRP) != 0);
   }
 
   const std::filesystem::path& root_of(const PlannedEntry& planned) const {

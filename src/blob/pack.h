@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -42,6 +44,9 @@ struct PackRequest {
   // Come first in the archive, in this order (so that output.txt is read without what follows it).
   // Taken from output_dir, else from what was collected, when there is a file of that name.
   std::vector<ExtraFile> extra;
+  // For root, who packs what another user left: files that this user could not read (hard links to
+  // other people's) are left out. The extra files are the caller's own.
+  std::optional<std::pair<uint32_t, uint32_t>> only_readable_by = {};  // user and group
 };
 
 struct PackReport {

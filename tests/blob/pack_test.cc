@@ -242,6 +242,21 @@ TEST_F(Pack, AMissingExtraFileIsNamed) {
   EXPECT_THAT(message(status), HasSubstr("gone"));
 }
 
+// A rank may have made a hard link to a file that only root, who packs, can read.
+TEST_F(Pack, LeavesOutWhatTheRanksUserCouldNotRead) {
+  write_file(dir_ / "o/secret", "s");
+  write_file(dir_ / "o/public", "p");
+  ::chmod((dir_ / "o/secret").c_str(), 0640);
+  ::chmod((dir_ / "o/public").c_str(), 0644);
+  PackRequest request{.output_dir = dir_ / "o"};
+  request.only_readable_by = {::geteuid() + 1, ::getegid() + 1};
+  EXPECT_THAT(round_trip(request), ElementsAre(Pair("public", "p")));
+  request.only_readable_by = {::geteuid() + 1, ::getegid()};
+  EXPECT_THAT(round_trip(request), SizeIs(2));
+  request.only_readable_by = {::geteuid(), ::getegid() + 1};
+  EXPECT_THAT(round_trip(request), SizeIs(2));
+}
+
 TEST_F(Pack, AFileThatCannotBeReadIsNamed) {
   write_file(dir_ / "o/secret", "x");
   fs::permissions(dir_ / "o/secret", fs::perms::none);

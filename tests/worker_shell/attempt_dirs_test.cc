@@ -1,8 +1,11 @@
 #include "runtime/worker/shell/attempt_dirs.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <pwd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tests/worker_shell/support.h"
 
@@ -77,6 +80,50 @@ TEST(AttemptDirs, DeletesWhatAProgramHasLocked) {
   EXPECT_FALSE(fs::exists(paths.root));
   dirs->empty_trash();
   EXPECT_TRUE(fs::is_empty(state.path() / "trash"));
+}
+
+// A program makes directories faster than anybody deletes them, and deeper than any path is long.
+TEST(AttemptDirs, DeletesTreesDeeperThanItMayOpenFiles) {
+  TemporaryDirectory state;
+  auto dirs = *AttemptDirs::open(state.path(), std::nullopt);
+  const AttemptPaths paths = dirs->paths(key_of(1));
+  ASSERT_TRUE(dirs->make(paths).ok());
+  int at = ::open(paths.app.c_str(), O_RDONLY | O_DIRECTORY);
+  for (int depth = 0; depth < 3000; ++depth) {
+    ASSERT_EQ(::mkdirat(at, "d", 0700), 0);
+    const int file = ::openat(at, "deep-0", O_WRONLY | O_CREAT, 0600);  // as ours would be called
+    ::close(file);
+    const int next = ::openat(at, "d", O_RDONLY | O_DIRECTORY);
+    ::fchmod(at, depth % 2 == 0 ? 0500 : 0);
+    ::close(at);
+    at = next;
+  }
+  ::close(at);
+  dirs->discard(paths);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit few = before;
+  few.rlim_cur = 100;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  dirs->empty_trash();
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_TRUE(fs::is_empty(state.path() / "trash"));
+}
+
+TEST(AttemptDirs, FollowsNoLinkWhenItDeletes) {
+  TemporaryDirectory state;
+  auto dirs = *AttemptDirs::open(state.path(), std::nullopt);
+  const AttemptPaths paths = dirs->paths(key_of(1));
+  ASSERT_TRUE(dirs->make(paths).ok());
+  fs::create_directories(state.path() / "kept");
+  write_file((state.path() / "kept/file").string(), "x");
+  fs::create_directory_symlink(state.path() / "kept", paths.app + "/link");
+  dirs->discard(paths);
+  dirs->empty_trash();
+  EXPECT_TRUE(fs::exists(state.path() / "kept/file"));
+  EXPECT_TRUE(fs::is_empty(state.path() / "trash"));
+  EXPECT_EQ(stat_of((state.path() / "trash").string()).st_mode & 07777, 0700u);
+  EXPECT_TRUE(remove_tree(state.path() / "missing").ok());
 }
 
 TEST(AttemptDirs, DiscardsAllButTheKept) {

@@ -322,6 +322,7 @@ TEST_F(WorkerTest, RanksOfARootWorkerRunAsAnotherUser) {
     EXPECT_THAT(read_file(output / "output.txt"), testing::Not(HasSubstr("machine_id")));
   }
   EXPECT_THAT(fake_.warnings, testing::Not(testing::Contains(HasSubstr("own user"))));
+  EXPECT_THAT(fake_.warnings, testing::Contains(HasSubstr("not kept from each other")));
 }
 
 TEST_F(WorkerTest, TwoCannotShareAStateDirectory) {

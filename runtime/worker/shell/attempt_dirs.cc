@@ -1,6 +1,5 @@
 #include "runtime/worker/shell/attempt_dirs.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,32 +20,7 @@ std::string name_of(const AttemptKey& key) {
   return to_string(key.job) + "-" + std::to_string(key.rank) + "-" + std::to_string(key.attempt);
 }
 
-// Opens the directories of a tree to their owner: what a program locked cannot be deleted else.
-void unlock_directories(const fs::path& path) {
-  ::chmod(path.c_str(), 0700);
-  std::error_code error;
-  fs::recursive_directory_iterator it(path, fs::directory_options::skip_permission_denied, error);
-  while (!error && it != fs::recursive_directory_iterator()) {
-    struct stat info {};
-    if (::lstat(it->path().c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
-      ::chmod(it->path().c_str(), 0700);
-    }
-    it.increment(error);
-  }
-}
-
 }  // namespace
-
-absl::Status remove_tree(const fs::path& path) {
-  std::error_code error;
-  fs::remove_all(path, error);
-  if (error == std::errc::permission_denied) {
-    unlock_directories(path);
-    fs::remove_all(path, error);
-  }
-  if (error) return common::errno_status(error.value(), "delete", path);
-  return absl::OkStatus();
-}
 
 AttemptDirs::AttemptDirs(fs::path state_dir, std::optional<RankUser> user)
     : attempts_(state_dir / "attempts"), trash_(state_dir / "trash"), user_(std::move(user)) {}
@@ -54,8 +28,8 @@ AttemptDirs::AttemptDirs(fs::path state_dir, std::optional<RankUser> user)
 absl::StatusOr<std::shared_ptr<AttemptDirs>> AttemptDirs::open(const fs::path& state_dir,
                                                                std::optional<RankUser> user) {
   std::shared_ptr<AttemptDirs> dirs(new AttemptDirs(state_dir, std::move(user)));
-  const mode_t mode = dirs->user_ ? 0711 : 0700;
   for (const fs::path& path : {dirs->attempts_, dirs->trash_}) {
+    const mode_t mode = dirs->user_ && path == dirs->attempts_ ? 0711 : 0700;
     if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) {
       return common::errno_status(errno, "make the directory", path);
     }

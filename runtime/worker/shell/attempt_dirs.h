@@ -62,7 +62,8 @@ class AttemptDirs {
   mutable std::atomic<uint64_t> next_trash_{0};
 };
 
-// Deletes a tree that a program left, whatever modes it gave to its directories.
+// Deletes a tree that a program left, whatever modes it gave to its directories and however deep
+// they are. A missing one is fine.
 absl::Status remove_tree(const std::filesystem::path& path);
 
 }  // namespace pesc::worker

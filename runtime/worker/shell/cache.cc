@@ -56,6 +56,11 @@ absl::StatusOr<std::shared_ptr<Cache>> Cache::open(const fs::path& state_dir,
     return common::errno_status(errno, "make the directory", cache->shared_dir_);
   }
 
+  // The store's own directories are made under the umask of whatever program this is.
+  if ((::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) ||
+      ::chmod(directory.c_str(), 0700) != 0) {
+    return common::errno_status(errno, "make the directory", directory);
+  }
   blob::StoreOptions options;
   options.directory = directory;
   auto store = blob::Store::open(options);

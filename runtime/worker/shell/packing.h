@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,6 +28,8 @@ struct PackOrder {
   bool adopted = false;  // `placed` is not known: an earlier worker placed them
   KeptExit exit;
   std::string outbox_file;  // where an output goes that is too large for memory
+  // Of the ranks, when it is not the worker's own: only what that user may read comes back.
+  std::optional<std::pair<uint32_t, uint32_t>> ranks_user = {};
 };
 
 struct PackedOutput {

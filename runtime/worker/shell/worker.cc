@@ -113,7 +113,12 @@ void WorkerShell::set_up_core() {
 
 std::vector<std::string> WorkerShell::warnings() const {
   std::vector<std::string> warnings;
-  if (!user_) warnings.emplace_back("ranks run as the worker's own user");
+  if (user_) {
+    warnings.push_back("all ranks run as the user " + user_->name +
+                       ": while they run, those of different jobs are not kept from each other");
+  } else {
+    warnings.emplace_back("ranks run as the worker's own user");
+  }
   if (!identity_.clone_warning.empty()) warnings.push_back(identity_.clone_warning);
   return warnings;
 }

@@ -284,6 +284,7 @@ void WorkerShell::on(Pack& action) {
   PackOrder order;
   order.spec = attempt->spec;
   order.paths = attempt->paths;
+  if (user_) order.ranks_user = {user_->uid, user_->gid};
   order.placed = std::exchange(attempt->placed, {});
   order.adopted = attempt->adopted;
   order.exit = std::exchange(attempt->exit, {});  // not needed again: the keeper has it for logs
