@@ -250,5 +250,24 @@ TEST(Report, WhatAPeerSaysIsBounded) {
   EXPECT_EQ(stored.uncollected[0].size(), 4096u);
 }
 
+// A worker that shuts down stays attached until its ranks have ended. What it gives back must not be
+// placed there again and again.
+TEST(Placement, NothingGoesToAWorkerThatGivesRanksBack) {
+  Harness h;
+  ASSERT_TRUE(h.submit(1, spec_of(4)).ok());
+  h.attach(1, worker_info(1, 2));
+  const AttemptKey given_back = h.held(1).at(0), running = h.held(1).at(1);
+  h.end(1, given_back, EndReason::vacated);
+  EXPECT_TRUE(h.records<AttemptLeased>().empty());
+  h.end(1, running, EndReason::succeeded);  // no heartbeat: it may be on its way out still
+  EXPECT_TRUE(h.records<AttemptLeased>().empty());
+  EXPECT_THAT(h.core->why(job_id(1), h.now).at(0).reason, ::testing::HasSubstr("shut down"));
+  h.attach(2, worker_info(2, 1));
+  EXPECT_EQ(h.held(2).size(), 1u);
+  // A heartbeat of the first one: it lives on, and has room.
+  h.report(1, {});
+  EXPECT_EQ(h.held(1).size(), 2u);
+}
+
 }  // namespace
 }  // namespace pesc::coordinator

@@ -95,7 +95,7 @@ std::string Core::State::check_worker(const Worker& worker) const {
     if (worker.spare_milli() < 0) return "was given more ahead than it has cpus";
     if (memory > worker.info.memory_bytes) return "was given more memory than it has";
   }
-  if (worker.indexed != (worker.attached && worker.responsive)) return "indexed wrongly";
+  if (worker.indexed != worker.takes_leases()) return "indexed wrongly";
   if (worker.indexed &&
       (worker.indexed_free != free_for(worker) || worker.indexed_spare != worker.spare_milli())) {
     return "its free capacity differs from the index's";

@@ -146,7 +146,7 @@ void Core::State::dequeue(Job& job) {
 
 void Core::State::reindex(Worker& worker) {
   if (restoring) return;
-  if (!worker.attached || !worker.responsive) return unindex(worker);
+  if (!worker.takes_leases()) return unindex(worker);
   const int64_t free = free_for(worker), spare = worker.spare_milli();
   const bool grew = !worker.indexed || free > worker.indexed_free || spare > worker.indexed_spare;
   if (!worker.indexed || free != worker.indexed_free || spare != worker.indexed_spare) {

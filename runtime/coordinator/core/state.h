@@ -94,6 +94,9 @@ struct Worker {
   bool seen = false;  // WorkerSeen was recorded with this name and room
   bool attached = false;
   bool responsive = false;  // attached, and heard of within a lease's time
+  // It has given ranks back: it is about to go, and what it were given now would come back too.
+  // Until a heartbeat brings nothing of the kind.
+  bool leaving = false;
   uint64_t session = 0, updates = 0, finished = 0, next_ahead = 1;
   TimeMs last_seen = 0;
   TimeMs deadline = kNever;  // all its leases expire; kNever: not armed
@@ -111,6 +114,7 @@ struct Worker {
   int64_t free_milli() const { return int64_t(info.cpus_milli) - int64_t(used_milli); }
   // What may still be leased ahead: as many cpus again as it has.
   int64_t spare_milli() const { return int64_t(info.cpus_milli) - int64_t(ahead_milli); }
+  bool takes_leases() const { return attached && responsive && !leaving; }
   bool fits_memory(uint64_t bytes) const {
     return bytes == 0 ||
            (memory_used <= info.memory_bytes && bytes <= info.memory_bytes - memory_used);

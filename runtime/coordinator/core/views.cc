@@ -128,7 +128,7 @@ std::string Core::State::missing(const Job& job) const {
   const uint64_t memory = job.spec->resources.memory_bytes;
   const Worker *most_cpus = nullptr, *most_memory = nullptr;
   uint64_t usable = 0, used = 0, elsewhere = 0;
-  bool cpus_free = false, silent = false;
+  bool cpus_free = false, silent = false, leaving = false;
   for (const auto& [id, worker] : workers) {
     if (!worker.attached) continue;
     if (!room.empty() && worker.info.room != room) {
@@ -137,6 +137,10 @@ std::string Core::State::missing(const Job& job) const {
     }
     if (!worker.responsive) {
       silent = true;
+      continue;
+    }
+    if (worker.leaving) {
+      leaving = true;
       continue;
     }
     if (most_cpus == nullptr || worker.info.cpus_milli > most_cpus->info.cpus_milli) {
@@ -151,6 +155,7 @@ std::string Core::State::missing(const Job& job) const {
     cpus_free = cpus_free || worker.free_milli() >= int64_t(cpus);
   }
   if (most_cpus == nullptr) {
+    if (leaving) return "every worker that could run it is being shut down";
     if (silent) return "every worker that could run it has not been heard of lately";
     if (elsewhere > 0) return "room '" + room + "' has no worker";
     return "no worker is attached";

@@ -51,6 +51,7 @@ void Core::State::on(const WorkerAttached& event) {
   worker.session = event.session;
   worker.updates = 0;
   worker.attached = true;
+  worker.leaving = false;
   worker.last_seen = now;
   sessions[event.session] = worker.info.id;
   // Its size may be another than before: what it has is counted anew.
@@ -112,6 +113,14 @@ void Core::State::on(const WorkerReported& event) {
     }
   }
   worker.last_seen = now;
+  const auto given_back = [](const FinishedAttempt& report) {
+    return report.outcome.reason == EndReason::vacated;
+  };
+  if (std::any_of(event.finished.begin(), event.finished.end(), given_back)) {
+    worker.leaving = true;
+  } else if (event.finished.empty()) {
+    worker.leaving = false;
+  }
   renew(worker);
   for (const FinishedAttempt& report : event.finished) {
     if (bug == PlantedBug::acknowledge_before_record) {
