@@ -177,6 +177,26 @@ class Search {
     return absl::OkStatus();
   }
 
+  // What a coordinator of this user left on this machine. It says where it serves, which may be one
+  // address of the machine only: whoever asks for the machine itself is led there.
+  absl::Status try_pointer(const fs::path& path) {
+    if (found_) return absl::OkStatus();
+    absl::StatusOr<JoinFile> join = read_for_role(path, role_);
+    if (join.status().code() == absl::StatusCode::kNotFound) {
+      if (is_this_machine(address_)) looked_.push_back(path.string() + " (no such file)");
+      return absl::OkStatus();
+    }
+    if (!is_this_machine(address_) && (!join.ok() || !same_place(address_, *join))) {
+      return absl::OkStatus();  // another machine is meant
+    }
+    if (!join.ok()) return join.status();
+    const absl::StatusOr<Address> serves = parse_address(join->address);
+    if (!serves.ok()) return serves.status();
+    if (!is_loopback(*serves)) address_ = *serves;
+    found_ = *std::move(join);
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<std::optional<JoinFile>> result() const {
     std::optional<JoinFile> join = found_ ? found_ : alias_;
     if (join) {
@@ -214,16 +234,13 @@ absl::StatusOr<std::optional<JoinFile>> find_for_address(const std::string& name
   if (!status.ok()) return status;
   status = search.try_named("join_file in " + configuration.file.string(), configuration.join_file);
   if (!status.ok()) return status;
-  std::vector<fs::path> places{user_config_dir() /
-                               fmt::format("{}_{}.join", address->host, address->port)};
-  if (is_this_machine(*address)) {
-    places.push_back(pointer_path(address->port, role));
-    if (role == Role::user) places.push_back(pointer_path(address->port, Role::admin));
+  status =
+      search.try_place(user_config_dir() / fmt::format("{}_{}.join", address->host, address->port));
+  if (status.ok()) status = search.try_pointer(pointer_path(address->port, role));
+  if (status.ok() && role == Role::user) {
+    status = search.try_pointer(pointer_path(address->port, Role::admin));
   }
-  for (const fs::path& place : places) {
-    status = search.try_place(place);
-    if (!status.ok()) return status;
-  }
+  if (!status.ok()) return status;
   return search.result();
 }
 

@@ -358,6 +358,20 @@ TEST_F(FindCoordinator, DaemonOfTheSameUser) {
   EXPECT_EQ(token_of(find_coordinator("localhost:7500", Role::user)), "localhost:7500 root");
 }
 
+TEST_F(FindCoordinator, DaemonOfTheSameUserOnOneAddressOnly) {
+  ASSERT_TRUE(write_join_file(pointer_path(7400, Role::admin),
+                              example("10.77.0.1:7400", Role::admin, "mine"))
+                  .ok());
+  for (const char* name : {"10.77.0.1:7400", "localhost:7400", ":7400"}) {
+    EXPECT_EQ(token_of(find_coordinator(name, Role::user)), "10.77.0.1:7400 mine") << name;
+  }
+  EXPECT_FALSE(find_coordinator("10.77.0.2:7400", Role::user).ok());
+  // What is wrong with it is told to those who mean it.
+  chmod(pointer_path(7400, Role::admin).c_str(), 0644);
+  EXPECT_THAT(error_of(find_coordinator("localhost:7400", Role::user)), HasSubstr("chmod 600"));
+  EXPECT_THAT(error_of(find_coordinator("10.77.0.2:7400", Role::user)), HasSubstr("no token"));
+}
+
 TEST_F(FindCoordinator, Configuration) {
   write_text(config() / "config.toml",
              "# the lab\ncoordinator = \"lab1:7341\"\njoin_file = \"keys/lab.join\"\n", 0644);
