@@ -54,6 +54,7 @@ class LocalLink : public Link {
  public:
   explicit LocalLink(std::unique_ptr<local::Cluster> cluster)
       : cluster_(std::move(cluster)), session_(cluster_->session()) {}
+  ~LocalLink() noexcept override = default;
   kj::Promise<UserSession> session() override { return session_; }
   void drop() override {}
   // Ranks that still run are ended: nothing may outlive the process that embeds PESC.
