@@ -6,7 +6,6 @@
 #include <kj/debug.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "rpc/handshake.h"
+#include "rpc/log.h"
 #include "rpc/peer_user.h"
 #include "rpc/rpc_connection.h"
 #include "rpc/rpc_stream.h"
@@ -50,7 +50,7 @@ class RpcConnection final : public Connection {
   ~RpcConnection() noexcept override {
     auto failure = kj::runCatchingExceptions([this] { rpc_ = nullptr; });
     KJ_IF_MAYBE (e, failure) {
-      spdlog::warn("closing the connection to {}: {}", peer_address_, e->getDescription().cStr());
+      log().warn("closing the connection to {}: {}", peer_address_, e->getDescription().cStr());
     }
   }
 

@@ -3,7 +3,6 @@
 #include <kj/debug.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 
 #include "rpc/connection.h"
 #include "rpc/handshake.h"
+#include "rpc/log.h"
 #include "rpc/rpc_connection.h"
 #include "rpc/socket_stream.h"
 
@@ -58,7 +58,7 @@ class ListenerImpl final : public Listener, public kj::TaskSet::ErrorHandler {
     *self_ = nullptr;
     auto failure = kj::runCatchingExceptions([this] { tasks_ = nullptr; });
     KJ_IF_MAYBE (e, failure) {
-      spdlog::warn("closing {}: {}", to_string(local_), e->getDescription().cStr());
+      log().warn("closing {}: {}", to_string(local_), e->getDescription().cStr());
     }
   }
 
@@ -67,7 +67,7 @@ class ListenerImpl final : public Listener, public kj::TaskSet::ErrorHandler {
  private:
   // Nothing that a peer does may end up here: each peer's task catches its own failures.
   void taskFailed(kj::Exception&& e) override {
-    spdlog::error("listening on {} failed: {}", to_string(local_), e.getDescription().cStr());
+    log().error("listening on {} failed: {}", to_string(local_), e.getDescription().cStr());
   }
 
   kj::Promise<void> accept_loop() {
@@ -95,8 +95,8 @@ class ListenerImpl final : public Listener, public kj::TaskSet::ErrorHandler {
   // Descriptors come back when peers go; asking again at once would only burn the processor.
   kj::Promise<void> pause(int error) {
     if (!paused_) {
-      spdlog::warn("cannot take more connections on {} for now: {} (raise the limit on open files)",
-                   to_string(local_), std::generic_category().message(error));
+      log().warn("cannot take more connections on {} for now: {} (raise the limit on open files)",
+                 to_string(local_), std::generic_category().message(error));
     }
     paused_ = true;
     return loop_.timer().afterDelay(kPauseWhenExhausted);
@@ -105,8 +105,7 @@ class ListenerImpl final : public Listener, public kj::TaskSet::ErrorHandler {
   void take(int fd) {
     auto socket = kj::heap<SocketStream>(loop_, fd);
     if (connections_.size() + handshakes_ >= max_connections_) {
-      if (!paused_)
-        spdlog::warn("{} connections are the limit: more are refused", max_connections_);
+      if (!paused_) log().warn("{} connections are the limit: more are refused", max_connections_);
       paused_ = true;
       return;
     }
@@ -122,7 +121,7 @@ class ListenerImpl final : public Listener, public kj::TaskSet::ErrorHandler {
                        })
                        .catch_([this, peer, id](kj::Exception&& e) {
                          strangers_.erase(id);
-                         spdlog::debug("{} was dropped: {}", peer, e.getDescription().cStr());
+                         log().debug("{} was dropped: {}", peer, e.getDescription().cStr());
                        });
     if (admit_within_ms_ > 0) greeted = greeted.exclusiveJoin(take_in(id));
     tasks_->add(greeted.attach(kj::defer([this] { --handshakes_; })));

@@ -1,7 +1,6 @@
 #include "rpc/loop.h"
 
 #include <kj/debug.h>
-#include <spdlog/spdlog.h>
 #include <sys/timerfd.h>
 #include <time.h>
 
@@ -13,6 +12,7 @@
 #include <optional>
 #include <utility>
 
+#include "rpc/log.h"
 #include "rpc/thread_pool.h"
 
 namespace pesc::rpc {
@@ -34,11 +34,11 @@ void log_exception(const char* where) {
   try {
     throw;
   } catch (const kj::Exception& e) {
-    spdlog::error("{}: {}", where, e.getDescription().cStr());
+    log().error("{}: {}", where, e.getDescription().cStr());
   } catch (const std::exception& e) {
-    spdlog::error("{}: {}", where, e.what());
+    log().error("{}: {}", where, e.what());
   } catch (...) {
-    spdlog::error("{}: an unknown exception", where);
+    log().error("{}: an unknown exception", where);
   }
 }
 
@@ -49,8 +49,8 @@ class KjLog final : public kj::ExceptionCallback {
   void logMessage(kj::LogSeverity severity, const char* file, int line, int,
                   kj::String&& text) override {
     bool serious = severity == kj::LogSeverity::FATAL;
-    spdlog::log(serious ? spdlog::level::err : spdlog::level::debug, "kj {}:{}: {}", file, line,
-                text.cStr());
+    log().log(serious ? spdlog::level::err : spdlog::level::debug, "kj {}:{}: {}", file, line,
+              text.cStr());
   }
 };
 
@@ -171,7 +171,7 @@ struct Loop::Impl final : kj::TaskSet::ErrorHandler {
   }
 
   void taskFailed(kj::Exception&& exception) override {
-    spdlog::warn("background work failed: {}", exception.getDescription().cStr());
+    log().warn("background work failed: {}", exception.getDescription().cStr());
   }
 
   AsioEventPort port;

@@ -152,8 +152,8 @@ std::optional<std::string> Core::State::refusal(const Job& job, const ActiveRank
   const uint32_t enough = std::min(config.refused_arguments_limit, job.ranks.size());
   if (job.ranks.counts().succeeded > 0 || job.refused + 1 < enough) return std::nullopt;
   const std::string line = last_line(outcome.detail);
-  return "the program refuses PESC's arguments" + (line.empty() ? "" : " (" + line + ")") +
-         ": submit it with --inject env (or none)";
+  return "the program refuses the arguments that PESC adds: submit it with --inject env (or none)" +
+         (line.empty() ? "" : "; it said: " + line);
 }
 
 }  // namespace pesc::coordinator

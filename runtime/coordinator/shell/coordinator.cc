@@ -7,7 +7,7 @@
 #include <system_error>
 #include <utility>
 
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/coordinator/shell/reachable.h"
 #include "runtime/coordinator/shell/service.h"
 
@@ -131,7 +131,7 @@ absl::Status CoordinatorImpl::leave_pointers(const rpc::Address& bound) {
     absl::Status status = rpc::write_join_file(path, *join);
     if (!status.ok()) {
       // A user without a writable home can still name the join file of the state directory.
-      common::log().warn(
+      rpc::log().warn(
           "msg=\"tools of this user will not find the coordinator by themselves\" "
           "error=\"{}\" join_file={}",
           std::string(status.message()), (dir_ / "admin.join").string());

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "rpc/loop.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/coordinator/shell/coordinator.h"
 #include "runtime/coordinator/shell/daemon_config.h"
 
@@ -38,10 +38,10 @@ int serve(const DaemonConfig& config) {
   asio::signal_set signals(loop.io(), SIGTERM, SIGINT);
   signals.async_wait([&](const asio::error_code& error, int signal) {
     if (error) return;
-    pesc::common::log().info("event=stopping signal={}", signal);
+    pesc::rpc::log().info("event=stopping signal={}", signal);
     loop.detach((*coordinator)->shutdown().then([&loop] { loop.stop(); }),
                 [&loop](absl::Status status) {
-                  pesc::common::log().error("event=stop_failed error=\"{}\"",
+                  pesc::rpc::log().error("event=stop_failed error=\"{}\"",
                                             std::string(status.message()));
                   loop.stop();
                 });
@@ -88,6 +88,6 @@ int main(int argc, char** argv) {
   }
   auto config = understand(settings);
   if (!config.ok()) return complain(config.status(), kBadUsage);
-  pesc::common::set_up_daemon_log(config->log_level);
+  pesc::rpc::set_up_daemon_log(config->log_level);
   return serve(*config);
 }

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/service.h"
 
@@ -18,7 +18,7 @@ void log_failed_login(const std::string& peer) {
   ++failures;
   const TimeMs now = boottime_ms();
   if (now < next_line) return;
-  common::log().warn("event=login_refused address={} failures={}", peer, failures);
+  rpc::log().warn("event=login_refused address={} failures={}", peer, failures);
   next_line = now + kLogEveryMs;
   failures = 0;
 }

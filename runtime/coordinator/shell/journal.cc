@@ -8,7 +8,7 @@
 #include <system_error>
 
 #include "protocol/codec.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/coordinator/shell/journal_rows.h"
 #include "runtime/coordinator/shell/sqlite.h"
 
@@ -488,7 +488,7 @@ absl::Status SqliteJournal::drop_damaged() {
   if (!status.ok()) return explain_damage(status, options_.path);
   return in_transaction([&] {
     for (const JobId job : damages.jobs()) {
-      common::log().warn("event=damaged_job_dropped job={}", to_string(job));
+      rpc::log().warn("event=damaged_job_dropped job={}", to_string(job));
       if (absl::Status erased = erase(job); !erased.ok()) return erased;
     }
     for (const WorkerId worker : damages.workers()) {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/promises.h"
 #include "runtime/coordinator/shell/service.h"
@@ -125,7 +125,7 @@ void Service::apply_retention() {
     const bool too_much = options_.retention_bytes > 0 && bytes > options_.retention_bytes;
     if (!too_old && !too_much) continue;
     bytes -= std::min(bytes, output_bytes_[job.id]);
-    common::log().info("event=finished_job_removed job={} reason={}", to_string(job.id),
+    rpc::log().info("event=finished_job_removed job={} reason={}", to_string(job.id),
                        too_old ? "age" : "size");
     remove_job(job.id);
   }
@@ -195,7 +195,7 @@ void Service::begin_collection(bool all, std::vector<JobId> removed) {
 
 void Service::erase_collected(std::shared_ptr<Collection> collection) {
   if (!collection->status.ok()) {
-    common::log().error("event=blob_collection_failed error=\"{}\"",
+    rpc::log().error("event=blob_collection_failed error=\"{}\"",
                         std::string(collection->status.message()));
     collecting_ = false;
     return;
@@ -224,7 +224,7 @@ void Service::erase_collected(std::shared_ptr<Collection> collection) {
                        self->erased_fulfiller_->fulfill();
                        self->erased_ = nullptr;
                        if (!result->ok()) {
-                         common::log().error("event=blob_erasure_failed error=\"{}\"",
+                         rpc::log().error("event=blob_erasure_failed error=\"{}\"",
                                              std::string(result->message()));
                        }
                        self->purge_rows(collection->removed);

@@ -6,7 +6,7 @@
 #include <mutex>
 #include <utility>
 
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/promises.h"
 
@@ -112,7 +112,7 @@ void Service::every(uint64_t period_ms, std::function<void()> work) {
   kj::Promise<void> promise = tick->run();
   periodic_.push_back(
       promise.attach(std::shared_ptr<Tick>(std::move(tick))).eagerlyEvaluate([](kj::Exception&& e) {
-        common::log().error("event=internal_error error=\"{}\"", e.getDescription().cStr());
+        rpc::log().error("event=internal_error error=\"{}\"", e.getDescription().cStr());
       }));
 }
 
@@ -248,7 +248,7 @@ void Service::schedule() {
 void Service::commit(const Batch& batch) {
   journal_thread_->commit(batch, [this](absl::Status status) {
     if (!status.ok()) {
-      common::log().error("event=commit_failed error=\"{}\"", std::string(status.message()));
+      rpc::log().error("event=commit_failed error=\"{}\"", std::string(status.message()));
       status = explain_commit_failure(status);
     }
     const auto self = shared_from_this();  // an answer may drop the last session
@@ -260,11 +260,11 @@ void Service::restore(uint64_t delay_ms) {
   auto begin = [this] {
     journal_thread_->restore(options_.core, [this](absl::StatusOr<std::unique_ptr<Core>> core) {
       if (!core.ok()) {
-        common::log().warn("event=journal_unusable error=\"{}\"",
+        rpc::log().warn("event=journal_unusable error=\"{}\"",
                            std::string(core.status().message()));
         core = explain_commit_failure(core.status());
       } else {
-        common::log().info("event=journal_usable_again");
+        rpc::log().info("event=journal_usable_again");
       }
       turn_->restored(std::move(core));
     });
@@ -274,7 +274,7 @@ void Service::restore(uint64_t delay_ms) {
           .afterDelay(delay_ms * kj::MILLISECONDS)
           .then(std::move(begin))
           .eagerlyEvaluate([](kj::Exception&& e) {
-            common::log().error("event=internal_error error=\"{}\"", e.getDescription().cStr());
+            rpc::log().error("event=internal_error error=\"{}\"", e.getDescription().cStr());
           });
 }
 

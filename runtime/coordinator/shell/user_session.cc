@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "protocol/codec.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/messages.h"
 #include "runtime/coordinator/shell/promises.h"
@@ -416,7 +416,7 @@ kj::Promise<void> UserSessionServer::makeToken(MakeTokenContext context) {
   }
   const absl::StatusOr<std::string> join = service_->make_join_file(*role, name);
   rpc::throw_if_error(join.status());
-  common::log().info("event=join_file_made role={} name=\"{}\" by=\"{}\"", rpc::to_string(*role),
+  rpc::log().info("event=join_file_made role={} name=\"{}\" by=\"{}\"", rpc::to_string(*role),
                      loggable(name), loggable(principal_.name));
   context.getResults().setJoinFile(*join);
   return kj::READY_NOW;

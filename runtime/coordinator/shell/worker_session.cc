@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "protocol/codec.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/messages.h"
 #include "runtime/coordinator/shell/promises.h"
@@ -116,7 +116,7 @@ kj::Promise<void> WorkerSessionServer::attach(AttachContext context) {
             results.setLeaseMs(service_->options().core.lease_ms);
             results.setHeartbeatMs(service_->options().core.heartbeat_ms);
             encode_stops(results.initStop(answer.stop.size()), answer.stop);
-            common::log().info("event=worker_attached worker=\"{}\" address={} session={}",
+            rpc::log().info("event=worker_attached worker=\"{}\" address={} session={}",
                                loggable(name_), peer_address_, session_);
             // Leases follow the answer: a worker knows that it is attached before it is given any.
             // Not evalLast: that waits for a moment without other work, which may never come.
@@ -166,7 +166,7 @@ void WorkerSessionServer::close(const std::string& reason) {
   held_back_.clear();
   sink_ = nullptr;
   if (session_ == 0) return;
-  common::log().info("event=worker_detached worker=\"{}\" session={} reason=\"{}\"",
+  rpc::log().info("event=worker_detached worker=\"{}\" session={} reason=\"{}\"",
                      loggable(name_), session_, loggable(reason));
   service_->close_worker(session_);
   service_->post(WorkerDetached{session_});

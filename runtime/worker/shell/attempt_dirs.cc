@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <system_error>
 
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/common/state_dir.h"
 
 namespace pesc::worker {
@@ -110,7 +110,7 @@ absl::Status AttemptDirs::make(const AttemptPaths& paths) const {
 void AttemptDirs::discard(const AttemptPaths& paths) const {
   const std::string target = trash_.string() + "/" + std::to_string(next_trash_++);
   if (::rename(paths.root.c_str(), target.c_str()) != 0 && errno != ENOENT) {
-    common::log().warn("event=discard_failed path={} error=\"{}\"", paths.root,
+    rpc::log().warn("event=discard_failed path={} error=\"{}\"", paths.root,
                        std::generic_category().message(errno));
   }
 }
@@ -135,7 +135,7 @@ void AttemptDirs::empty_trash() const {
   for (fs::directory_iterator it(trash_, error), end; !error && it != end; it.increment(error)) {
     absl::Status removed = remove_tree(it->path());
     if (!removed.ok()) {
-      common::log().warn("event=delete_failed error=\"{}\"", std::string(removed.message()));
+      rpc::log().warn("event=delete_failed error=\"{}\"", std::string(removed.message()));
     }
   }
 }

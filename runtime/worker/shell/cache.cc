@@ -8,7 +8,7 @@
 #include <system_error>
 
 #include "blob/hash.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/common/state_dir.h"
 #include "runtime/worker/shell/attempt_dirs.h"
 #include "runtime/worker/shell/identity.h"
@@ -42,7 +42,7 @@ absl::StatusOr<std::shared_ptr<Cache>> Cache::open(const fs::path& state_dir,
   const std::string boot = this_machine().boot_id;
   absl::StatusOr<std::string> marker = common::read_small_file(cache->marker_, 4096);
   if (marker.ok() && *marker != boot) {
-    common::log().warn("event=cache_dropped reason=\"the machine went down while the worker ran\"");
+    rpc::log().warn("event=cache_dropped reason=\"the machine went down while the worker ran\"");
     absl::Status removed = remove_tree(directory);
     if (!removed.ok()) return removed;
   }
@@ -114,7 +114,7 @@ bool Cache::verify_shared_copy(const std::string& path, const Digest& digest,
   if (now.ok() && now->digest == digest) return true;
   forget_shared(digest);
   if (absl::Status erased = store_->erase({digest}); !erased.ok()) {
-    common::log().warn("event=cache_erase_failed error=\"{}\"", std::string(erased.message()));
+    rpc::log().warn("event=cache_erase_failed error=\"{}\"", std::string(erased.message()));
   }
   return false;
 }

@@ -206,6 +206,14 @@ std::string last_line(std::string_view text) {
   return "";
 }
 
+// The attempt's own directory says nothing to a user, and would make every rank's reason another.
+std::string without_directory(std::string text, const std::string& directory) {
+  for (size_t at; !directory.empty() && (at = text.find(directory)) != std::string::npos;) {
+    text.replace(at, directory.size(), "…");
+  }
+  return text;
+}
+
 AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths, Inject inject) {
   AttemptOutcome outcome = exit.outcome;
   if (outcome.reason == EndReason::succeeded) return outcome;
@@ -213,13 +221,12 @@ AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths,
   const std::string words = last_line(text);
   const bool own_fault =
       outcome.reason == EndReason::exit_code || outcome.reason == EndReason::signal;
-  if ((own_fault || outcome.detail.empty()) && !words.empty()) outcome.detail = words;
+  if ((own_fault || outcome.detail.empty()) && !words.empty()) {
+    outcome.detail = without_directory(words, paths.root);
+  }
   if (outcome.detail.size() > kDetailBytes) outcome.detail.resize(kDetailBytes);
   if (own_fault && inject == Inject::args && outcome.duration_ms < kRefusedWithinMs) {
-    if (std::optional<std::string> flag = injected_argument_refused(text)) {
-      outcome.refused_arguments = true;
-      outcome.detail += " (the program refuses an argument that PESC adds: use " + *flag + ")";
-    }
+    outcome.refused_arguments = injected_argument_refused(text).has_value();
   }
   return outcome;
 }

@@ -7,7 +7,7 @@
 
 #include "asio/post.hpp"
 #include "protocol/codec.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/worker/shell/clock.h"
 
 namespace pesc::worker {
@@ -93,7 +93,7 @@ class Session::Sink final : public protocol::WorkerSink::Server {
         known = std::make_shared<const JobSpec>(*std::move(spec));
       } else {
         // Left out: the core gives the lease back and says so.
-        common::log().error("event=job_refused job={} error=\"{}\"", to_string(key->job),
+        rpc::log().error("event=job_refused job={} error=\"{}\"", to_string(key->job),
                             std::string(status.message()));
       }
     }
@@ -127,7 +127,7 @@ void Session::stop() {
 }
 
 void Session::taskFailed(kj::Exception&& exception) {
-  common::log().warn("event=session_task_failed error=\"{}\"", exception.getDescription().cStr());
+  rpc::log().warn("event=session_task_failed error=\"{}\"", exception.getDescription().cStr());
 }
 
 template <typename T>
@@ -175,7 +175,7 @@ kj::Promise<void> Session::attach(protocol::WorkerSession::Client session) {
         auto stops = protocol::decode_list(response.getStop());
         rpc::throw_if_error(stops.status());
         session_ = session;
-        if (failures_ > 0 || last_logged_.empty()) common::log().info("event=attached");
+        if (failures_ > 0 || last_logged_.empty()) rpc::log().info("event=attached");
         last_logged_ = "attached";
         delegate_.on_connected(response.getHeartbeatMs(), session.blobsRequest().send().getBlobs());
         UpdateReceived update;
@@ -188,7 +188,7 @@ void Session::failed(const absl::Status& status) {
   const std::string message(status.message());
   const int64_t now = boot_ms();
   if (message != last_logged_ || now - last_logged_ms_ >= kLogAgainMs) {
-    common::log().warn(
+    rpc::log().warn(
         "event=no_coordinator code={} error=\"{}\" next=\"it is tried again by itself\"",
         absl::StatusCodeToString(status.code()), message);
     last_logged_ = message;
@@ -201,7 +201,7 @@ void Session::lost(uint64_t generation, const std::string& why) {
   if (generation != generation_ || !session_) return;
   session_.reset();
   ++generation_;  // a late word of the old session is not listened to
-  common::log().warn("event=connection_lost reason=\"{}\"", why);
+  rpc::log().warn("event=connection_lost reason=\"{}\"", why);
   last_logged_ = why;
   delegate_.on_disconnected();
   retry_later(false);

@@ -10,7 +10,7 @@
 
 #include "asio/post.hpp"
 #include "protocol/codec.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/worker/shell/async.h"
 #include "runtime/worker/shell/clock.h"
 #include "runtime/worker/shell/worker_impl.h"
@@ -58,7 +58,7 @@ WorkerShell::~WorkerShell() noexcept {
 }
 
 void WorkerShell::taskFailed(kj::Exception&& exception) {
-  common::log().error("event=task_failed error=\"{}\"", exception.getDescription().cStr());
+  rpc::log().error("event=task_failed error=\"{}\"", exception.getDescription().cStr());
 }
 
 absl::Status WorkerShell::open_state() {
@@ -128,7 +128,7 @@ absl::Status WorkerShell::start() {
   if (!opened.ok()) return opened;
   set_up_core();
   for (const std::string& warning : warnings())
-    common::log().warn("event=warning text=\"{}\"", warning);
+    rpc::log().warn("event=warning text=\"{}\"", warning);
   auto watch = EventsWatch::open(
       loop_, {}, [this](const AttemptKey& key, double fraction, const std::string& text) {
         push(Progressed{key, fraction, text});
@@ -184,9 +184,9 @@ void WorkerShell::on_welcome(std::vector<KeptAttempt> kept) {
     adopt(std::move(attempt));
   }
   const size_t left = dirs_->discard_others(keys);
-  if (left > 0) common::log().info("event=leftovers_deleted attempts={}", left);
+  if (left > 0) rpc::log().info("event=leftovers_deleted attempts={}", left);
   empty_trash();
-  common::log().info("event=worker_started id={} name=\"{}\" cpus={} adopted={}", id(),
+  rpc::log().info("event=worker_started id={} name=\"{}\" cpus={} adopted={}", id(),
                      options_.name, options_.cpus_milli / 1000.0, keys.size());
   // After the adopted ones, so that the coordinator hears of them at once.
   asio::post(loop_.io(), [this, alive = alive_] {
@@ -205,7 +205,7 @@ void WorkerShell::adopt(KeptAttempt kept) {
   attempt->exit = std::move(kept.exit);
   attempt->exit.key = kept.key;
   if (!spec.ok()) {
-    common::log().warn("event=adoption_failed attempt=\"{}\" error=\"{}\"", to_string(kept.key),
+    rpc::log().warn("event=adoption_failed attempt=\"{}\" error=\"{}\"", to_string(kept.key),
                        std::string(spec.status().message()));
     keeper_->stop(kept.key, EndReason::revoked, 0);
     keeper_->forget(kept.key);
@@ -231,7 +231,7 @@ void WorkerShell::on_keeper_lost(const absl::Status& why) {
     keeper_ended_ = nullptr;
   }
   if (stopping_) return;
-  common::log().error("event=keeper_lost error=\"{}\"", std::string(why.message()));
+  rpc::log().error("event=keeper_lost error=\"{}\"", std::string(why.message()));
   for (auto& [key, attempt] : attempts_) {
     attempt->with_keeper = false;
     if (std::exchange(attempt->running, false)) watch_->remove(key);
@@ -253,7 +253,7 @@ void WorkerShell::reopen_keeper() {
         if (stopping_) return;
         absl::Status opened = open_keeper();
         if (opened.ok()) return;
-        common::log().error("event=keeper_failed error=\"{}\"", std::string(opened.message()));
+        rpc::log().error("event=keeper_failed error=\"{}\"", std::string(opened.message()));
         reopen_keeper();
       }));
 }
@@ -370,7 +370,7 @@ kj::Promise<void> WorkerShell::shutdown() {
     return blocking(loop_, [cache = cache_] { return cache->close(); })
         .then([](absl::Status closed) {
           if (!closed.ok()) {
-            common::log().warn("event=cache_not_synced error=\"{}\"",
+            rpc::log().warn("event=cache_not_synced error=\"{}\"",
                                std::string(closed.message()));
           }
         });

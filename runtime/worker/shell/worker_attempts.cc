@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "protocol/codec.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/worker/shell/async.h"
 #include "runtime/worker/shell/worker_impl.h"
 
@@ -128,7 +128,7 @@ void WorkerShell::prepared(const AttemptPtr& attempt, uint32_t number, const abs
     push(Prepared{attempt->key});
     return;
   }
-  common::log().warn("event=prepare_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
+  rpc::log().warn("event=prepare_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
                      std::string(status.message()));
   push(failure(attempt->key, status));
 }
@@ -179,7 +179,7 @@ void WorkerShell::on_started(const AttemptKey& key, int64_t unix_ms, bool binds_
   push(Started{key, unix_ms});
   if (!attempt->placed.binds.empty() && !binds_done) {
     // The program sees empty files: what it does now is worth nothing. The next try has links.
-    common::log().warn(
+    rpc::log().warn(
         "event=mounts_failed attempt=\"{}\" next=\"shared files are links, and checked\"",
         to_string(key));
     shared_mode_ = SharedMode::checked;
@@ -294,7 +294,7 @@ void WorkerShell::on(Pack& action) {
   const auto work = [order = std::move(order), cache = cache_]() -> absl::StatusOr<PackedOutput> {
     for (const SharedUse& use : order.placed.checks) {
       if (!cache->verify_shared_copy(use.path, use.digest, use.print)) {
-        common::log().warn(
+        rpc::log().warn(
             "event=shared_file_changed job={} rank={} blob={} next=\"fetched again\"",
             to_string(order.exit.key.job), order.exit.key.rank, to_hex(use.digest));
       }
@@ -315,7 +315,7 @@ void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput>
     push(Packed{attempt->key, attempt->packed.blob, attempt->packed.uncollected});
   } else {
     const std::string message(output.status().message());
-    common::log().warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
+    rpc::log().warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
                        message);
     push(PackFailed{attempt->key, EndReason::disk_full, message});
   }

@@ -13,7 +13,7 @@
 #include "rpc/connection.h"
 #include "rpc/credentials.h"
 #include "rpc/loop.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/worker/shell/daemon_options.h"
 #include "runtime/worker/shell/run_as.h"
 #include "runtime/worker/shell/worker.h"
@@ -96,7 +96,7 @@ class Dialler {
 void end_at_signal(rpc::Loop& loop, Worker& worker, asio::signal_set& signals) {
   signals.async_wait([&](const asio::error_code& error, int signal) {
     if (error) return;
-    common::log().info(
+    rpc::log().info(
         "event=stopping signal={} next=\"ranks are given back; a second signal ends at "
         "once\"",
         signal);
@@ -107,7 +107,7 @@ void end_at_signal(rpc::Loop& loop, Worker& worker, asio::signal_set& signals) {
                     .then([&worker] { return worker.shutdown(); })
                     .then([&] { loop.stop(); },
                           [&](kj::Exception&& e) {
-                            common::log().error("event=stop_failed error=\"{}\"",
+                            rpc::log().error("event=stop_failed error=\"{}\"",
                                                 e.getDescription().cStr());
                             loop.stop();
                           }));
@@ -118,7 +118,7 @@ int run(const DaemonOptions& given) {
   DaemonOptions options = given;
   if (::geteuid() == 0 && options.worker.run_as.empty()) {
     options.worker.run_as = default_rank_user();
-    common::log().warn(
+    rpc::log().warn(
         "event=warning text=\"started as root without --run-as: ranks run as the user "
         "{}\"",
         options.worker.run_as);
@@ -134,7 +134,7 @@ int run(const DaemonOptions& given) {
   asio::signal_set signals(loop.io(), SIGTERM, SIGINT);
   end_at_signal(loop, **worker, signals);
   loop.run();
-  common::log().info("event=stopped");
+  rpc::log().info("event=stopped");
   worker->reset();
   return 0;
 }
@@ -149,7 +149,7 @@ int worker_main(int argc, char** argv) {
     return options->exit_code;
   }
   ::umask(022);
-  common::set_up_daemon_log(options->log_level);
+  rpc::set_up_daemon_log(options->log_level);
   try {
     return run(*options);
   } catch (const kj::Exception& e) {

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "blob/files.h"
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 #include "runtime/worker/shell/async.h"
 #include "runtime/worker/shell/upload.h"
 #include "runtime/worker/shell/worker_impl.h"
@@ -48,7 +48,7 @@ void WorkerShell::send(std::vector<AttemptKey> holding, uint64_t last_update,
                       [this, keys](kj::Exception&& e) {
                         const std::string why(rpc::to_status(e).message());
                         if (!keys.empty()) {
-                          common::log().debug("event=report_failed attempts={} error=\"{}\"",
+                          rpc::log().debug("event=report_failed attempts={} error=\"{}\"",
                                               keys.size(), why);
                           push(ReportFailed{keys, why});
                         }
@@ -73,7 +73,7 @@ void WorkerShell::upload_and_send(SendReport::Finished finished, const std::stri
                       },
                       [this, key](kj::Exception&& e) {
                         const std::string why(rpc::to_status(e).message());
-                        common::log().warn(
+                        rpc::log().warn(
                             "event=upload_failed attempt=\"{}\" error=\"{}\" next=\"tried again\"",
                             to_string(key), why);
                         push(ReportFailed{{key}, why});

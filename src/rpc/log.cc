@@ -1,4 +1,4 @@
-#include "runtime/common/log.h"
+#include "rpc/log.h"
 
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
-namespace pesc::common {
+namespace pesc::rpc {
 namespace {
 
 // Made once and never destroyed: work on the pool may log while the process ends.
@@ -32,4 +32,4 @@ void set_up_daemon_log(const std::string& level) {
   spdlog::set_default_logger(logger());
 }
 
-}  // namespace pesc::common
+}  // namespace pesc::rpc

@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace pesc::common {
+namespace pesc::rpc {
 
 // Silent until a daemon sets it up, or PESC_LOG names a level (trace, debug, info, warn, error):
 // then on standard error, one line of key=value pairs each. Thread-safe.
@@ -15,4 +15,4 @@ spdlog::logger& log();
 // For daemons; sets spdlog's default logger as well.
 void set_up_daemon_log(const std::string& level);
 
-}  // namespace pesc::common
+}  // namespace pesc::rpc

@@ -1,0 +1,7 @@
+#include "pesc/version.h"
+
+namespace pesc {
+
+const char* version() { return PESC_VERSION; }
+
+}  // namespace pesc
