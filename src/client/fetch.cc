@@ -142,7 +142,9 @@ class Fetch {
     fs::create_directory(part, error);
     if (error) return io_error(part, error.message());
     if (source) {
-      absl::Status status = blob::unpack(source, part);
+      blob::UnpackLimits limits;
+      limits.max_ratio = 0;  // what a rank wrote was written once already: zeros are no bomb
+      absl::Status status = blob::unpack(source, part, limits);
       if (!status.ok()) return status;
     }
     fs::remove_all(target, error);

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "blob/hash.h"
 #include "blob/pack.h"
+#include "protocol/codec.h"
 
 namespace pesc::client {
 namespace {
@@ -90,9 +91,11 @@ class Preparation {
                                  " cannot be read: " + strerror(errno));
     }
     if (S_ISDIR(info.st_mode)) {
-      return refuse("the program " + in_quotes(job_.program) + " is a directory; name the file in it");
+      return refuse("the program " + in_quotes(job_.program) +
+                    " is a directory; name the file in it");
     }
-    if (!S_ISREG(info.st_mode)) return refuse("the program " + in_quotes(job_.program) + " is no file");
+    if (!S_ISREG(info.st_mode))
+      return refuse("the program " + in_quotes(job_.program) + " is no file");
     if ((info.st_mode & 0111) == 0) {
       return refuse("the program " + in_quotes(job_.program) +
                     " is not executable: chmod +x it, or name its interpreter as the program "
@@ -106,11 +109,13 @@ class Preparation {
     struct stat info {};
     if (path.empty()) return refuse("an empty file name was given");
     if (stat(path.c_str(), &info) != 0) {
-      return absl::NotFoundError("the file " + in_quotes(path) + " cannot be read: " + strerror(errno));
+      return absl::NotFoundError("the file " + in_quotes(path) +
+                                 " cannot be read: " + strerror(errno));
     }
     if (!S_ISDIR(info.st_mode)) return add_file(path, place_of(path), kind, info.st_mode);
     if (kind == FileKind::archive) {
-      return refuse(in_quotes(path) + " is a directory, not an archive: give it as a file (--file)");
+      return refuse(in_quotes(path) +
+                    " is a directory, not an archive: give it as a file (--file)");
     }
     if (kind == FileKind::shared_file) {
       return refuse(in_quotes(path) + " is a directory: give its files one by one as shared files");
@@ -125,7 +130,8 @@ class Preparation {
     fs::path real = fs::canonical(path, error);
     if (error) return refuse("the directory " + in_quotes(path.string()) + ": " + error.message());
     if (!ancestors_.insert(real).second) {
-      return refuse("the directory " + in_quotes(path.string()) + " contains itself through a link");
+      return refuse("the directory " + in_quotes(path.string()) +
+                    " contains itself through a link");
     }
     std::set<fs::path> names;  // sorted: the same directory always makes the same job
     for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
@@ -169,7 +175,10 @@ class Preparation {
     }
     if (kind == FileKind::archive) {
       absl::Status status = blob::check_archive(path);
-      if (!status.ok()) return status;
+      if (!status.ok()) {
+        return absl::Status(status.code(),
+                            in_quotes(path.string()) + ": " + std::string(status.message()));
+      }
     }
     out_.sources.try_emplace(blob->digest, path);
     out_.spec.files.push_back(std::move(file));
@@ -183,6 +192,8 @@ class Preparation {
 };
 
 }  // namespace
+
+Digest digest_of(const JobSpec& spec) { return sha256(protocol::serialize_spec(spec)); }
 
 absl::StatusOr<PreparedJob> prepare(const Job& job) { return Preparation(job).run(); }
 

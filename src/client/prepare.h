@@ -20,4 +20,7 @@ struct PreparedJob {
 // Reads and hashes every file. InvalidArgument or NotFound say which field or file and what to do.
 absl::StatusOr<PreparedJob> prepare(const Job& job);
 
+// Two jobs with the same digest are the same job: what `pesc run --resume` compares.
+Digest digest_of(const JobSpec& spec);
+
 }  // namespace pesc::client
