@@ -32,7 +32,9 @@ struct Common {
 
 // Prints "pesc: MESSAGE" to standard error and returns the exit code that fits.
 int fail(const absl::Status& status);
-void say(const std::string& line);  // to standard error, "pesc: " before it
+// Lines may hold what programs and other users wrote: a terminal is shown it and does not obey it.
+void say(const std::string& line);         // to standard error, "pesc: " before it
+void print_line(const std::string& line);  // to standard output
 
 // "1 rank", "2 ranks".
 std::string count_ranks(uint64_t count);

@@ -65,9 +65,9 @@ int jobs(const Common& common) {
   fmt::print("{:13}  {:9}  {:>9}  {:>9}  {:>7}  {:19}  {}\n", "JOB", "STATE", "RANKS", "SUCCEEDED",
              "FAILED", "SUBMITTED", "NAME");
   for (const JobStatus& job : *jobs) {
-    fmt::print("{:13}  {:9}  {:>9}  {:>9}  {:>7}  {:19}  {}\n", job.id, to_string(job.state),
-               job.repetitions, job.succeeded, job.failed, format_time(job.submitted_unix_ms),
-               job.name);
+    print_line(fmt::format("{:13}  {:9}  {:>9}  {:>9}  {:>7}  {:19}  {}", job.id,
+                           to_string(job.state), job.repetitions, job.succeeded, job.failed,
+                           format_time(job.submitted_unix_ms), job.name));
   }
   return kSucceeded;
 }
@@ -81,15 +81,15 @@ int status(const Common& common, Client& client, const std::string& id) {
     fmt::print("{}\n", json_of(*status));
     return kSucceeded;
   }
-  fmt::print("job {} ({}) of {}: {}\n", status->id, status->name, status->owner,
-             to_string(status->state));
+  print_line(fmt::format("job {} ({}) of {}: {}", status->id, status->name, status->owner,
+                         to_string(status->state)));
   fmt::print("  {} ranks: {} waiting, {} running, {} succeeded, {} failed, {} cancelled\n",
              status->repetitions, status->waiting, status->running, status->succeeded,
              status->failed, status->cancelled);
   fmt::print("  submitted {}", format_time(status->submitted_unix_ms));
   if (status->finished_unix_ms != 0) fmt::print(", over {}", format_time(status->finished_unix_ms));
   fmt::print("\n");
-  if (!status->detail.empty()) fmt::print("  {}\n", status->detail);
+  if (!status->detail.empty()) print_line(fmt::format("  {}", status->detail));
   return kSucceeded;
 }
 
@@ -109,8 +109,8 @@ int why(const Common& common, Client& client, const std::string& id) {
   }
   if (lines->empty()) fmt::print("no rank of job {} waits or has failed\n", id);
   for (const WhyLine& line : *lines) {
-    fmt::print("{} {} ({}): {}\n", line.count == 1 ? "rank" : "ranks", line.ranks,
-               to_string(line.state), line.reason);
+    print_line(fmt::format("{} {} ({}): {}", line.count == 1 ? "rank" : "ranks", line.ranks,
+                           to_string(line.state), line.reason));
   }
   return kSucceeded;
 }
@@ -146,7 +146,7 @@ int stats(const Common& common, Client& client, const std::string& id) {
   fmt::print("one after the other: {:.3f} s; elapsed: {:.3f} s; speed-up {:.2f}\n",
              s.sequential_seconds, s.elapsed_seconds, s.speed_up);
   for (const auto& [worker, count] : s.ranks_per_worker) {
-    fmt::print("  {:>8} ranks on {}\n", count, worker);
+    print_line(fmt::format("  {:>8} ranks on {}", count, worker));
   }
   return kSucceeded;
 }

@@ -65,10 +65,10 @@ int workers(const Common& common) {
   fmt::print("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}\n", "WORKER", "ROOM", "STATE",
              "CPUS (USED)", "MEMORY", "RUNNING", "FINISHED", "ADDRESS");
   for (const WorkerStatus& w : *workers) {
-    fmt::print("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}\n", w.name, w.room, w.state,
-               fmt::format("{:g} ({:g})", w.cpus, w.cpus_used), format_bytes(w.memory_bytes),
-               w.running, w.finished, w.address);
-    for (const std::string& warning : w.warnings) fmt::print("  note: {}\n", warning);
+    print_line(fmt::format("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}", w.name, w.room,
+                           w.state, fmt::format("{:g} ({:g})", w.cpus, w.cpus_used),
+                           format_bytes(w.memory_bytes), w.running, w.finished, w.address));
+    for (const std::string& warning : w.warnings) print_line(fmt::format("  note: {}", warning));
   }
   if (workers->empty()) fmt::print("no worker has attached yet (pesc-worker --coordinator …)\n");
   return kSucceeded;

@@ -4,12 +4,15 @@
 
 #include <algorithm>
 
+#include "model/text.h"
 #include "runtime/cli/cli.h"
 #include "runtime/cli/suggest.h"
 
 namespace pesc::cli {
 
-void say(const std::string& line) { fmt::print(stderr, "pesc: {}\n", line); }
+void say(const std::string& line) { fmt::print(stderr, "pesc: {}\n", for_terminal(line)); }
+
+void print_line(const std::string& line) { fmt::print("{}\n", for_terminal(line)); }
 
 std::string count_ranks(uint64_t count) {
   return fmt::format("{} rank{}", count, count == 1 ? "" : "s");

@@ -13,6 +13,10 @@ std::string quoted(std::string_view text);
 // Whether a name can be shown in one line of a table: no control characters.
 bool has_control_character(std::string_view text);
 
+// The text with everything that a terminal would obey, and all that is not UTF-8, as \xNN: what a
+// program or another user wrote is shown, not done. Line feeds and tabs stay.
+std::string for_terminal(std::string_view text);
+
 // Cut to at most `max_bytes`, never inside a UTF-8 sequence.
 std::string_view cut_utf8(std::string_view text, size_t max_bytes);
 
