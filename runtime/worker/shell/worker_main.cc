@@ -125,7 +125,8 @@ int run(const DaemonOptions& given) {
   }
   // Found wrong now, a name is told to the person at the keyboard.
   auto join = find_join(options);
-  if (!join.ok() && absl::IsInvalidArgument(join.status())) return fail(join.status(), 2);
+  const bool will_not_do = absl::IsInvalidArgument(join.status()) || !options.join_file.empty();
+  if (!join.ok() && will_not_do) return fail(join.status(), 2);
 
   rpc::Loop loop;
   Dialler dialler(loop, options);
