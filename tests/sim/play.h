@@ -32,6 +32,8 @@ struct Play {
   SingleResult results;
   Limits limits;
   bool healed = false;  // no more faults
+  // The cores' own checks of themselves; without them a planted bug must show in what it breaks.
+  bool check_invariants = true;
 
   const JobPlan* plan_of(JobId id) const {
     for (const JobPlan& job : scenario.jobs) {

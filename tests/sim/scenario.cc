@@ -97,12 +97,14 @@ FaultPlan make_faults(Random& random) {
   faults.phase_ms = random.between(60'000, 400'000);
   if (random.chance(0.05)) return faults;  // a quiet day
   faults.cut_ms = maybe(random, 0.7, 10'000, 120'000);
-  faults.away_ms = maybe(random, 0.4, 60'000, 300'000);
+  faults.away_ms = maybe(random, 0.5, 20'000, 200'000);
   faults.coordinator_crash_ms = maybe(random, 0.5, 30'000, 200'000);
   faults.daemon_crash_ms = maybe(random, 0.5, 40'000, 200'000);
   faults.reboot_ms = maybe(random, 0.3, 100'000, 400'000);
   faults.keeper_loss_ms = maybe(random, 0.2, 100'000, 400'000);
+  faults.drain_ms = maybe(random, 0.2, 60'000, 300'000);
   faults.lose_message = random.chance(0.5) ? 0.2 : 0.0;
+  faults.cut_in_call = random.chance(0.4) ? 0.05 : 0.0;
   faults.prepare_fails = random.chance(0.4) ? 0.1 : 0.0;
   faults.pack_fails = random.chance(0.2) ? 0.05 : 0.0;
   faults.upload_fails = random.chance(0.4) ? 0.2 : 0.0;

@@ -37,8 +37,9 @@ struct FaultPlan {
   TimeMs phase_ms = 300'000;  // faults stop after this
   // Mean times between faults of a kind; 0: none.
   TimeMs cut_ms = 0, away_ms = 0, coordinator_crash_ms = 0, daemon_crash_ms = 0, reboot_ms = 0,
-         keeper_loss_ms = 0;
+         keeper_loss_ms = 0, drain_ms = 0;
   double lose_message = 0;  // of a user's call: the request, or the answer
+  double cut_in_call = 0;   // the link, while a result is being reported
   double prepare_fails = 0, pack_fails = 0, upload_fails = 0;
   TimeMs longest_delay_ms = 50;
   TimeMs longest_commit_ms = 20;

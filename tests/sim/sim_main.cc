@@ -14,21 +14,22 @@ namespace {
 struct Options {
   uint64_t first = 1, count = 100;
   uint64_t seed = 0;
-  bool one = false, trace = false, expect_caught = false;
+  bool one = false, trace = false, expect_caught = false, no_invariants = false;
   std::string bug = "none";
   std::string program;
 };
 
 std::string command_for(const Options& options, uint64_t seed) {
-  return fmt::format("{} --seed {}{}", options.program, seed,
-                     options.bug == "none" ? "" : " --bug " + options.bug);
+  return fmt::format("{} --seed {}{}{}", options.program, seed,
+                     options.bug == "none" ? "" : " --bug " + options.bug,
+                     options.no_invariants ? " --no-invariants" : "");
 }
 
 void print_failure(const Options& options, const Bug& bug, uint64_t seed,
                    const PlayResult& result) {
   fmt::print("seed {} fails after {:.3f} s: {}\n", seed,
              static_cast<double>(result.failed_at_ms) / 1e3, result.failure);
-  const PlayResult again = play(seed, bug, Tracing::keep);
+  const PlayResult again = play(seed, bug, Tracing::keep, !options.no_invariants);
   for (const std::string& line : again.trace) fmt::print("{}\n", line);
   if (again.failure != result.failure) {
     fmt::print("the second play of the seed went otherwise ({}): something is not deterministic\n",
@@ -45,7 +46,8 @@ int run(const Options& options, const Bug& bug) {
   bool failed = false;
   for (uint64_t i = 0; i < options.count && !failed; ++i) {
     const uint64_t seed = options.first + i;
-    const PlayResult result = play(seed, bug, options.trace ? Tracing::print : Tracing::off);
+    const PlayResult result =
+        play(seed, bug, options.trace ? Tracing::print : Tracing::off, !options.no_invariants);
     simulated += result.simulated_ms;
     events += result.events;
     ++played;
@@ -80,6 +82,8 @@ int main(int argc, char** argv) {
   app.add_flag("--trace", options.trace, "Print everything that happens");
   app.add_option("--bug", options.bug, "Plant this bug");
   app.add_flag("--expect-caught", options.expect_caught, "Fail unless some seed fails");
+  app.add_flag("--no-invariants", options.no_invariants,
+               "Without the cores' checks of themselves: only the promises");
   CLI11_PARSE(app, argc, argv);
   if (*seed) {
     options.first = options.seed;

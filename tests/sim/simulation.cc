@@ -14,10 +14,11 @@ namespace {
 
 class Simulation {
  public:
-  Simulation(const Scenario& scenario, const Bug& bug, Tracing tracing)
+  Simulation(const Scenario& scenario, const Bug& bug, Tracing tracing, bool check_invariants)
       : play_(scenario, bug, tracing != Tracing::off),
         coordinator_(play_),
         users_(play_, coordinator_) {
+    play_.check_invariants = check_invariants;
     if (tracing == Tracing::print) play_.world.print_trace_at_once();
     for (const WorkerPlan& plan : scenario.workers) {
       workers_.push_back(std::make_unique<WorkerHost>(play_, coordinator_, plan, workers_.size()));
@@ -58,11 +59,17 @@ void Simulation::plan_faults() {
   Random& random = play_.world.random;
   const FaultPlan& faults = play_.scenario.faults;
   repeat(faults.cut_ms, [this] { any_worker().cut_link(); });
-  repeat(faults.away_ms, [&, this] { any_worker().go_away(random.between(1'000, 200'000)); });
+  // Often for a little longer than a lease: then two attempts of a rank run at once.
+  const auto lease_ms = static_cast<TimeMs>(play_.scenario.coordinator.lease_ms);
+  repeat(faults.away_ms, [&, this, lease_ms] {
+    any_worker().go_away(random.chance(0.6) ? lease_ms + random.between(0, 15'000)
+                                            : random.between(1'000, 200'000));
+  });
   repeat(faults.daemon_crash_ms,
          [&, this] { any_worker().crash_daemon(random.between(0, 60'000)); });
   repeat(faults.reboot_ms, [&, this] { any_worker().reboot(random.between(5'000, 120'000)); });
   repeat(faults.keeper_loss_ms, [this] { any_worker().lose_keeper(); });
+  repeat(faults.drain_ms, [this] { any_worker().drain(); });
   repeat(faults.coordinator_crash_ms, [&, this] {
     coordinator_.crash();
     play_.world.after(random.between(0, random.chance(0.2) ? 120'000 : 3'000),
@@ -123,9 +130,9 @@ PlayResult Simulation::run() {
 
 }  // namespace
 
-PlayResult play(uint64_t seed, const Bug& bug, Tracing tracing) {
+PlayResult play(uint64_t seed, const Bug& bug, Tracing tracing, bool check_invariants) {
   const Scenario scenario = make_scenario(seed);
-  return Simulation(scenario, bug, tracing).run();
+  return Simulation(scenario, bug, tracing, check_invariants).run();
 }
 
 const std::vector<Bug>& known_bugs() {

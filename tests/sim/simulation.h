@@ -17,7 +17,8 @@ struct PlayResult {
 
 enum class Tracing : uint8_t { off, keep, print };
 
-PlayResult play(uint64_t seed, const Bug& bug, Tracing tracing);
+// `check_invariants`: also the cores' own checks of themselves, after each step.
+PlayResult play(uint64_t seed, const Bug& bug, Tracing tracing, bool check_invariants);
 
 // Every bug that can be planted, "none" first.
 const std::vector<Bug>& known_bugs();

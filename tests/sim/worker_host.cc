@@ -54,7 +54,7 @@ void WorkerHost::step(const wo::Event& event) {
   if (core_ == nullptr) return;
   play_.world.trace([&] { return plan_.name + " -> " + text_of(event); });
   wo::Step step = core_->step(event, play_.world.now());
-  play_.expect(core_->check_invariants());
+  if (play_.check_invariants) play_.expect(core_->check_invariants());
   for (const wo::Action& action : step.actions) {
     play_.world.trace([&] { return plan_.name + " <- " + text_of(action); });
     std::visit([this](const auto& one) { perform(one); }, action);
@@ -134,7 +134,11 @@ void WorkerHost::perform(const wo::SendReport& action) {
                     [this, life = life_, fails, action, connection = connection_] {
                       if (life != life_ || connection != connection_ || connection == nullptr)
                         return;
-                      if (!fails) return send_report(action);
+                      if (!fails) {
+                        wo::SendReport report = action;
+                        report.holding = core_->holding();
+                        return send_report(report);
+                      }
                       std::vector<AttemptKey> keys;
                       for (const auto& one : action.finished) keys.push_back(one.key);
                       step(wo::ReportFailed{keys, "the upload failed"});
@@ -146,6 +150,14 @@ void WorkerHost::send_report(const wo::SendReport& action) {
   const uint64_t call = ++last_call_;
   for (const auto& one : action.finished) calls_[call].push_back(one.key);
   connection_->send_to_server({MessageKind::report, call, encode_report(action)});
+  const FaultPlan& faults = play_.scenario.faults;
+  if (action.finished.empty() || !play_.goes_wrong(faults.cut_in_call)) return;
+  // Somewhere on its way there, in the commit, or on the answer's way back.
+  play_.world.after(
+      play_.world.random.between(0, 2 * faults.longest_delay_ms + faults.longest_commit_ms),
+      [this, life = life_] {
+        if (life == life_) cut_link();
+      });
 }
 
 void WorkerHost::perform(const wo::Forget& action) {
@@ -153,6 +165,14 @@ void WorkerHost::perform(const wo::Forget& action) {
   // A daemon that ends in between will find the attempt with its keeper again.
   play_.world.after(play_.world.random.between(0, 200), [this, life = life_, key = action.key] {
     if (life == life_) keeper_.forget(key);
+  });
+}
+
+void WorkerHost::perform(const wo::Drained&) {
+  // Nothing may be left: forgetting is on its way to the keeper only.
+  if (!core_->holding().empty()) play_.world.fail(plan_.name + " drained, but holds attempts");
+  play_.world.after(300, [this, life = life_] {
+    if (life == life_) crash_daemon(play_.world.random.between(0, 5'000));
   });
 }
 
@@ -281,6 +301,8 @@ void WorkerHost::lose_keeper() {
   keeper_.lose_all();
   step(wo::KeeperLost{});
 }
+
+void WorkerHost::drain() { step(wo::DrainRequested{}); }
 
 void WorkerHost::vanish() {
   play_.world.trace([&] { return plan_.name + " vanishes for ever"; });

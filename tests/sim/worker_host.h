@@ -24,6 +24,7 @@ class WorkerHost {
   void crash_daemon(TimeMs down_ms);
   void reboot(TimeMs down_ms);
   void lose_keeper();
+  void drain();  // an orderly stop; the daemon starts again when it is done
   void cut_link();
   void go_away(TimeMs away_ms);
   void vanish();
@@ -54,7 +55,7 @@ class WorkerHost {
   void perform(const worker::Pack& action);
   void perform(const worker::SendReport& action);
   void perform(const worker::Forget& action);
-  void perform(const worker::Drained&) {}
+  void perform(const worker::Drained& action);
   void send_report(const worker::SendReport& action);
 
   Play& play_;

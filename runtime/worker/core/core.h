@@ -74,7 +74,8 @@ struct Start { AttemptKey key; std::shared_ptr<const JobSpec> spec; };
 struct Stop { AttemptKey key; EndReason reason = EndReason::revoked; uint64_t grace_ms = 0; };
 struct Pack { AttemptKey key; std::shared_ptr<const JobSpec> spec; AttemptOutcome outcome; };
 // Upload outputs too large to travel inline (over 64 KiB; such an attempt has a report to itself),
-// then report; also the heartbeat (may be empty). What was not answered when the connection ends is
+// then report with what holding() says by then: a list that is older than a report before it could
+// bring back an attempt which has ended. Also the heartbeat (may be empty). What was not answered when the connection ends is
 // dropped: the core sends it again in the next session.
 struct SendReport {
   std::vector<AttemptKey> holding;

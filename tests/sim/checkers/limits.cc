@@ -17,6 +17,11 @@ std::string wrong_room(const WorkerPlan& worker, const AttemptKey& key, const Jo
 
 Limits::Limits(const Scenario& scenario) {
   for (const WorkerPlan& worker : scenario.workers) workers_[worker.id] = worker;
+  for (const JobPlan& job : scenario.jobs) {
+    if (job.shortest_ms < static_cast<TimeMs>(scenario.coordinator.prefetch_below_ms)) {
+      nothing_ahead_ = false;
+    }
+  }
 }
 
 void Limits::close(const AttemptKey& key) {
@@ -48,8 +53,11 @@ std::string Limits::check(const Ledger& ledger, const co::Record& record) {
     open_[r->key] = {r->worker, spec.resources.cpus_milli};
     uint32_t& given = given_milli_[r->worker];
     given += spec.resources.cpus_milli;
+    // A worker that comes back with what was given up for lost may have too much for a while; it is
+    // given nothing new then.
+    if (!leased_.insert(r->key).second) return {};
     // Short ranks are leased ahead, one more per slot.
-    if (given > 2 * worker.cpus_milli) {
+    if (given > (nothing_ahead_ ? 1 : 2) * worker.cpus_milli) {
       return fmt::format("promise 6: {} is given {} cpus (thousandths), it has {}", worker.name,
                          given, worker.cpus_milli);
     }

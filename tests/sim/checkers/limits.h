@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "tests/sim/checkers/ledger.h"
@@ -26,6 +27,8 @@ class Limits {
   // Leases that are open and wanted, and what they take of their worker.
   std::map<AttemptKey, std::pair<WorkerId, uint32_t>> open_;
   std::map<WorkerId, uint32_t> given_milli_;
+  std::set<AttemptKey> leased_;
+  bool nothing_ahead_ = true;  // no job's ranks are short enough to be leased ahead
 };
 
 }  // namespace pesc::sim

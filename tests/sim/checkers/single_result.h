@@ -18,7 +18,7 @@ class SingleResult {
   std::string started(const AttemptKey& key);
   // What a process really did, and what was packed of it.
   void ended(const AttemptKey& key, const AttemptOutcome& outcome) { ends_[key] = outcome; }
-  void packed(const AttemptKey& key, const BlobRef& output) { outputs_[key] = output; }
+  void packed(const AttemptKey& key, const BlobRef& output) { outputs_[key].insert(output); }
 
  private:
   std::string check_lease(const Ledger& ledger, const coordinator::AttemptLeased& record) const;
@@ -32,7 +32,8 @@ class SingleResult {
 
   std::set<AttemptKey> started_;
   std::map<AttemptKey, AttemptOutcome> ends_;
-  std::map<AttemptKey, BlobRef> outputs_;
+  // Several: a daemon that crashes before the acknowledgement packs again.
+  std::map<AttemptKey, std::set<BlobRef>> outputs_;
 };
 
 }  // namespace pesc::sim
