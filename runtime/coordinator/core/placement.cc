@@ -71,6 +71,8 @@ Worker* Core::State::choose_from(const std::set<std::pair<int64_t, WorkerId>>& i
     // A rank larger than its whole worker would wait there for ever.
     if (demand.cpus_milli > worker.info.cpus_milli) continue;
     if (!worker.fits_memory(demand.memory_bytes)) continue;
+    // Wide ranks that wait there ahead of time leave cpus free that are not to be had.
+    if (worker.spare_milli() < int64_t(demand.cpus_milli)) continue;
     if (id != avoid) return &worker;
     second_choice = &worker;
   }
@@ -81,8 +83,8 @@ bool Core::State::has_room(const Worker& worker, const Demand& demand) const {
   if (!demand.room.empty() && demand.room != worker.info.room) return false;
   if (demand.cpus_milli > worker.info.cpus_milli) return false;
   if (!worker.fits_memory(demand.memory_bytes)) return false;
-  return free_for(worker) >= int64_t(demand.cpus_milli) ||
-         (demand.ahead && worker.spare_milli() >= int64_t(demand.cpus_milli));
+  return worker.spare_milli() >= int64_t(demand.cpus_milli) &&
+         (demand.ahead || free_for(worker) >= int64_t(demand.cpus_milli));
 }
 
 int64_t Core::State::free_for(const Worker& worker) const {
