@@ -23,8 +23,9 @@ using Executor = std::function<void(std::function<void()>)>;
 
 /// A submitted job. Copies refer to the same job; all functions are thread-safe. Callbacks come one
 /// at a time on a thread of PESC's own, or on the Executor given; a callback must not block. A handle
-/// that is dropped stops its callbacks and leaves a job on a coordinator running; an embedded job
-/// ends with the last handle and client that refer to it.
+/// that is dropped stops its callbacks (none runs any more when the last one's destructor returns, but
+/// for the callback that dropped it) and leaves a job on a coordinator running; an embedded job ends
+/// with the last handle and client that refer to it.
 class JobHandle {
  public:
   const std::string& id() const;

@@ -123,9 +123,11 @@ class Follower : public std::enable_shared_from_this<Follower> {
 std::function<void(std::function<void()>)> runner(const std::shared_ptr<JobHandle::State>& state,
                                                   Executor executor) {
   auto dropped = state->dropped;
+  auto calling = state->calling;
   std::weak_ptr<Session> session = state->session;
-  return [dropped, session, executor = std::move(executor)](std::function<void()> callback) {
-    auto guarded = [dropped, callback = std::move(callback)] {
+  return [dropped, calling, session, executor = std::move(executor)](std::function<void()> callback) {
+    auto guarded = [dropped, calling, callback = std::move(callback)] {
+      std::lock_guard lock(*calling);
       if (!*dropped) callback();
     };
     if (executor) {

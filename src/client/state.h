@@ -1,8 +1,9 @@
 // What the public classes hold.
 #pragma once
 
-#include <memory>
 #include <atomic>
+#include <memory>
+#include <mutex>
 #include <string>
 
 #include "client/convert.h"
@@ -21,7 +22,13 @@ struct JobHandle::State {
   std::string id_text;
   // Set when the last handle is gone: what still calls back stops.
   std::shared_ptr<std::atomic<bool>> dropped = std::make_shared<std::atomic<bool>>(false);
-  ~State() { *dropped = true; }
+  // Held while a callback runs, so that none does any more when the last handle is gone: what it
+  // refers to may go right after. Recursive: a callback may drop its own handle.
+  std::shared_ptr<std::recursive_mutex> calling = std::make_shared<std::recursive_mutex>();
+  ~State() {
+    std::lock_guard lock(*calling);
+    *dropped = true;
+  }
 };
 
 struct JobResult::State {
