@@ -194,7 +194,7 @@ int doctor(const Common& common) {
       fmt::print("{:7} {:24} {}\n", word, finding.subject, finding.text);
     }
   }
-  if (common.json) fmt::print("{}\n", json.dump());
+  if (common.json) fmt::print("{}\n", dump(json));
   return broken ? kSomeFailed : kSucceeded;
 }
 

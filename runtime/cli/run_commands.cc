@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 
+#include "blob/hash.h"
 #include "client/prepare.h"
 #include "client/state.h"
 #include "rpc/credentials.h"
@@ -38,19 +39,35 @@ class RunDirectory {
   explicit RunDirectory(const std::string& output) : output_(output) {}
   fs::path state() const { return output_ / ".pesc" / "state"; }
 
-  std::string job_id() const {
-    std::ifstream in(output_ / ".pesc" / "job");
-    std::string id;
-    in >> id;
-    return id;
-  }
+  std::string job_id() const { return read("job"); }
   bool can_be_resumed() const { return !job_id().empty() && fs::exists(state()); }
-  void forget_state() const {
+  // A digest of the job's description: to resume is to go on with this very job.
+  void describe(const std::string& digest) const { write("spec", digest); }
+  std::string described() const { return read("spec"); }
+  // What is complete needs no state to go on from.
+  void complete(const std::string& digest) const {
+    write("complete", digest);
     std::error_code ignored;
     fs::remove_all(state(), ignored);
   }
+  std::string completed() const { return read("complete"); }
+  // Nothing was submitted: the directory is as free as before.
+  void unclaim() const {
+    std::error_code ignored;
+    fs::remove_all(output_ / ".pesc", ignored);
+    fs::remove(output_, ignored);  // when it is empty
+  }
 
  private:
+  std::string read(const char* name) const {
+    std::ifstream in(output_ / ".pesc" / name);
+    std::string word;
+    in >> word;
+    return word;
+  }
+  void write(const char* name, const std::string& word) const {
+    std::ofstream(output_ / ".pesc" / name) << word << '\n';
+  }
   fs::path output_;
 };
 
@@ -71,27 +88,45 @@ class RunCommand {
     // All that can be wrong with the job is found before anything is started or stored.
     absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job);
     if (!prepared.ok()) return fail(prepared.status());
+    digest_ = to_hex(client::digest_of(prepared->spec));
+    if (options_.resume && RunDirectory(options_.output).completed() == digest_) {
+      say("'" + options_.output +
+          "' holds the complete results of this job: nothing is left to do");
+      return kSucceeded;
+    }
     absl::StatusOr<std::string> id = choose_id();
     if (!id.ok()) return fail(id.status());
+    // A coordinator is asked before anything is written here, an embedded one has its state here.
+    absl::StatusOr<Client> client = embedded_ ? absl::CancelledError() : open_client();
+    if (!embedded_ && !client.ok()) return fail(client.status());
     absl::Status status = client::claim_directory(output_, *id, {});
     if (!status.ok()) return fail(status);
+    unclaim_ = !resuming_;
+    if (embedded_) {
+      RunDirectory(output_).describe(digest_);
+      client = open_client();
+      if (!client.ok()) return fail(client.status());
+    }
     if (!common_.json) say_sent(sent);
-    absl::StatusOr<Client> client = open_client();
-    if (!client.ok()) return fail(client.status());
     Submitted submitted = submit_watching(*client, *job, *id);
     absl::StatusOr<JobHandle>& handle = submitted.job;
     if (handle.status().code() == absl::StatusCode::kAlreadyExists && options_.resume) {
-      return fail(absl::FailedPreconditionError(
-          "'" + output_ +
-          "' holds an interrupted run of another job (program, arguments, files or "
-          "flags differ); resume with the same command line, or name another directory (-o DIR)"));
+      return fail(another_job());
     }
     if (!handle.ok()) return fail(handle.status());
+    unclaim_ = false;
     if (resuming_ && !submitted.interrupted) retry_failed(*client, *handle);
     return follow(*client, *handle, submitted.interrupted);
   }
 
  private:
+  absl::Status another_job() const {
+    return absl::FailedPreconditionError(
+        "'" + output_ +
+        "' holds an interrupted run of another job (program, arguments, files or flags differ); "
+        "resume with the same command line, or name another directory (-o DIR)");
+  }
+
   int check_flags() {
     if (!embedded_ && (options_.workers != "1" || options_.slots != "0" || options_.resume)) {
       return fail(absl::InvalidArgumentError(
@@ -131,6 +166,7 @@ class RunCommand {
       return absl::InvalidArgumentError("--resume needs the output directory of the run: -o DIR");
     }
     if (!can) return id;
+    if (!directory.described().empty() && directory.described() != digest_) return another_job();
     resuming_ = true;
     return directory.job_id();
   }
@@ -175,18 +211,19 @@ class RunCommand {
   }
 
  public:
-  // After the client is gone: what is complete needs no state to go on from.
+  // After the client is gone.
   void clean_up() const {
-    if (finished_) RunDirectory(output_).forget_state();
+    if (finished_) RunDirectory(output_).complete(digest_);
+    if (unclaim_) RunDirectory(output_).unclaim();
   }
 
  private:
   const Common& common_;
   const RunOptions& options_;
   LocalOptions local_;
-  std::string output_;
+  std::string output_, digest_;
   uint32_t repetitions_ = 0;
-  bool embedded_ = false, resuming_ = false, finished_ = false;
+  bool embedded_ = false, resuming_ = false, finished_ = false, unclaim_ = false;
 };
 
 int submit(const Common& common, const JobOptions& options) {

@@ -1,0 +1,127 @@
+#include "runtime/cli/job_options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace pesc::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// Arguments that are files below the current directory travel, so each test has one of its own.
+class JobOptionsTest : public ::testing::Test {
+ protected:
+  JobOptionsTest() : before_(std::filesystem::current_path()) {
+    std::string pattern = (std::filesystem::temp_directory_path() / "pesc-cli-XXXXXX").string();
+    directory_ = mkdtemp(pattern.data());
+    std::filesystem::current_path(directory_);
+  }
+  ~JobOptionsTest() override {
+    std::filesystem::current_path(before_);
+    std::filesystem::remove_all(directory_);
+  }
+
+  Job make(JobOptions options) {
+    if (options.command.empty()) options.command = {"true"};
+    sent_.clear();
+    absl::StatusOr<Job> job = make_job(options, sent_);
+    EXPECT_TRUE(job.ok()) << job.status();
+    return job.ok() ? *job : Job();
+  }
+
+  std::string refusal(JobOptions options) {
+    if (options.command.empty()) options.command = {"true"};
+    absl::StatusOr<Job> job = make_job(options, sent_);
+    EXPECT_EQ(job.status().code(), absl::StatusCode::kInvalidArgument);
+    return std::string(job.status().message());
+  }
+
+  std::vector<std::string> sent_;
+
+ private:
+  std::filesystem::path before_, directory_;
+};
+
+TEST_F(JobOptionsTest, Defaults) {
+  Job job = make({});
+  EXPECT_EQ(job.program, "true");
+  EXPECT_EQ(job.repetitions, 1u);
+  EXPECT_EQ(job.inject, Inject::args);
+  EXPECT_EQ(job.resources.cpus, 1);
+  EXPECT_EQ(job.retries, 0u);
+  EXPECT_EQ(job.time_limit.count(), 0);
+  EXPECT_EQ(job.grace, Job().grace);
+  EXPECT_EQ(job.output_limit_bytes, Job().output_limit_bytes);
+  EXPECT_THAT(sent_, IsEmpty());
+}
+
+TEST_F(JobOptionsTest, Quantities) {
+  Job job = make({.repetitions = "100000000",
+                  .cpus = "0.5",
+                  .memory = "2G",
+                  .time_limit = "1h30m",
+                  .grace = "250ms",
+                  .output_limit = "1M",
+                  .retries = "7",
+                  .seed = "18446744073709551615"});
+  EXPECT_EQ(job.repetitions, 100'000'000u);
+  EXPECT_EQ(job.resources.cpus, 0.5);
+  EXPECT_EQ(job.resources.memory_bytes, uint64_t{2} << 30);
+  EXPECT_EQ(job.time_limit, std::chrono::minutes(90));
+  EXPECT_EQ(job.grace, std::chrono::milliseconds(250));
+  EXPECT_EQ(job.output_limit_bytes, uint64_t{1} << 20);
+  EXPECT_EQ(job.retries, 7u);
+  EXPECT_EQ(job.seed, UINT64_MAX);
+}
+
+TEST_F(JobOptionsTest, RefusalsNameTheFlagAndTheValue) {
+  for (const char* text :
+       {"0", "-1", "abc", "1e3", "", " 5", "100000001", "99999999999999999999"}) {
+    EXPECT_THAT(refusal({.repetitions = text}),
+                HasSubstr("--repetitions '" + std::string(text) + "'"));
+  }
+  EXPECT_THAT(refusal({.cpus = "nan"}), HasSubstr("--cpus"));
+  EXPECT_THAT(refusal({.cpus = "1x"}), HasSubstr("--cpus"));
+  EXPECT_THAT(refusal({.memory = "x"}), HasSubstr("--memory"));
+  EXPECT_THAT(refusal({.time_limit = "x"}), HasSubstr("--time-limit"));
+  EXPECT_THAT(refusal({.inject = "all"}), HasSubstr("--inject"));
+  EXPECT_THAT(refusal({.environment = {"=x"}}), HasSubstr("--env"));
+  EXPECT_THAT(refusal({.environment = {"PESC_TEST_UNSET"}}), HasSubstr("--env"));
+}
+
+TEST_F(JobOptionsTest, ParametersByCommaThenOneByOne) {
+  EXPECT_THAT(make({.parameter_list = "a,,b", .parameters = {"c,d"}}).parameters,
+              ElementsAre("a", "", "b", "c,d"));
+  EXPECT_THAT(make({}).parameters, IsEmpty());
+}
+
+TEST_F(JobOptionsTest, FilesAmongTheArgumentsTravel) {
+  std::filesystem::create_directory("data");
+  for (const char* name : {"data/x", "y", "tool", "given"}) std::ofstream(name) << name;
+  Job job = make({.files = {"./given"},
+                  .command = {"./tool", "data/x", "y", "y", "data", "-y", "given", "/etc/passwd",
+                              "../nothing", "nothing"}});
+  EXPECT_THAT(job.files, ElementsAre("./given", "data/x", "y"));
+  EXPECT_THAT(sent_, ElementsAre("./tool", "data/x", "y"));
+  EXPECT_TRUE(job.send_program);
+  job = make({.no_auto_files = true, .command = {"./tool", "y"}});
+  EXPECT_THAT(job.files, IsEmpty());
+  EXPECT_FALSE(job.send_program);
+}
+
+TEST_F(JobOptionsTest, TheCommandIsWhatFollowsTheDashes) {
+  JobOptions options;
+  ASSERT_TRUE(take_command(std::vector<std::string>{"./x", "--rank"}, options).ok());
+  EXPECT_THAT(options.command, ElementsAre("./x", "--rank"));
+  EXPECT_FALSE(take_command(std::vector<std::string>{"y"}, options).ok());
+  EXPECT_TRUE(take_command(std::nullopt, options).ok());
+}
+
+}  // namespace
+}  // namespace pesc::cli
