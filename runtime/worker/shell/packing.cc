@@ -85,6 +85,26 @@ bool is_unchanged(const InputPrint& input, const std::string& target, bool colle
   return !now.ok() || now->digest == input.digest;
 }
 
+// Of an adopted attempt: what the job says was placed, where it can be seen to be that still.
+void skip_declared_inputs(const PackOrder& order, std::vector<std::string>& skip) {
+  for (const FileRef& file : order.spec->files) {
+    if (file.kind == FileKind::shared_file ||
+        (file.kind == FileKind::file && !matches_any(order.spec->collect, file.path))) {
+      skip.push_back(file.path);
+      continue;
+    }
+    if (file.kind != FileKind::file || file.blob.size_bytes > kCompareBytes) continue;
+    const std::string target = order.paths.app + "/" + file.path;
+    struct stat info {};
+    if (::lstat(target.c_str(), &info) != 0 || !S_ISREG(info.st_mode) ||
+        static_cast<uint64_t>(info.st_size) != file.blob.size_bytes) {
+      continue;
+    }
+    const absl::StatusOr<BlobRef> now = blob::hash_file(target);
+    if (now.ok() && now->digest == file.blob.digest) skip.push_back(file.path);
+  }
+}
+
 // Inputs as they were placed: never results.
 std::vector<std::string> unchanged_inputs(const PackOrder& order) {
   std::vector<std::string> skip;
@@ -96,7 +116,9 @@ std::vector<std::string> unchanged_inputs(const PackOrder& order) {
     }
   }
   if (!order.adopted || order.spec->files.empty()) return skip;
-  // How they were placed is not known any more, but that they were there before the start.
+  skip_declared_inputs(order, skip);
+  // How the others were placed (an archive's, large ones) is not known any more, but that they were
+  // there before the start. Where the start followed within the clock's step, that cannot be told.
   const int64_t before = order.exit.outcome.started_unix_ms * 1'000'000 - kClockStepNs;
   std::error_code error;
   fs::recursive_directory_iterator it(order.paths.app,
@@ -129,8 +151,7 @@ blob::ExtraFile stream_file(const char* name, const std::string& bytes, bool spi
                             const std::string& path, const AttemptOutcome& outcome) {
   blob::ExtraFile file;
   file.name = name;
-  file.modified_s =
-      (outcome.started_unix_ms + static_cast<int64_t>(outcome.duration_ms)) / 1'000;
+  file.modified_s = (outcome.started_unix_ms + static_cast<int64_t>(outcome.duration_ms)) / 1'000;
   if (spilled) {
     file.path = path;
   } else {

@@ -1,0 +1,73 @@
+// What is taken for a result of an attempt that an earlier worker has prepared.
+#include "runtime/worker/shell/packing.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <ctime>
+#include <fstream>
+
+#include "blob/hash.h"
+#include "tests/worker_shell/support.h"
+
+namespace pesc::worker {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+class Adopted : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    order_.paths.root = dir_.path() / "attempt";
+    order_.paths.app = order_.paths.root + "/app";
+    order_.paths.output = order_.paths.root + "/output";
+    fs::create_directories(order_.paths.app);
+    fs::create_directories(order_.paths.output);
+    order_.adopted = true;
+    order_.outbox_file = dir_.path() / "outbox";
+    // It was started in the very moment in which its inputs had been placed.
+    order_.exit.outcome.started_unix_ms = static_cast<int64_t>(::time(nullptr)) * 1'000;
+    spec_.repetitions = 1;
+  }
+
+  void write(const std::string& name, const std::string& text) {
+    std::ofstream(order_.paths.app + "/" + name) << text;
+  }
+  void place(const std::string& name, const std::string& text) {
+    write(name, text);
+    absl::StatusOr<BlobRef> blob = blob::hash_file(order_.paths.app + "/" + name);
+    ASSERT_TRUE(blob.ok()) << blob.status();
+    spec_.files.push_back({name, FileKind::file, *blob, 0644});
+  }
+  PackedOutput pack() {
+    order_.spec = std::make_shared<const JobSpec>(spec_);
+    absl::StatusOr<PackedOutput> output = pack_attempt(order_);
+    EXPECT_TRUE(output.ok()) << output.status();
+    return output.ok() ? *std::move(output) : PackedOutput();
+  }
+
+  TemporaryDirectory dir_;
+  JobSpec spec_;
+  PackOrder order_;
+};
+
+TEST_F(Adopted, InputsAreNoResults) {
+  place("program", "#!/bin/sh\n");
+  EXPECT_THAT(pack().uncollected, IsEmpty());
+  write("made.txt", "by the rank");
+  EXPECT_THAT(pack().uncollected, UnorderedElementsAre("made.txt"));
+}
+
+TEST_F(Adopted, ACollectedInputComesBackWhenItWasChanged) {
+  place("table.csv", "1,2\n");
+  const Digest nothing = pack().blob.digest;
+  spec_.collect = {"*.csv"};
+  EXPECT_EQ(pack().blob.digest, nothing);
+  write("table.csv", "3,4\n");
+  EXPECT_NE(pack().blob.digest, nothing);
+}
+
+}  // namespace
+}  // namespace pesc::worker
