@@ -132,12 +132,15 @@ StartFailure explain_exec(int error, const std::string& program,
     if (::access(path.c_str(), F_OK) == 0) break;
     path.clear();
   }
+  // A directory of the PATH that may not be entered is no reason to call a missing program one that
+  // may not be executed: shells say 127 too.
+  if (bare && path.empty() && (error == ENOENT || error == ENOTDIR || error == EACCES)) {
+    return {127, program +
+                     ": not found on this worker's PATH; install it there, or name a file (./" +
+                     program + ") to send it along; the PATH is " + search_path};
+  }
   int code = error == ENOENT || error == ENOTDIR ? 127 : 126;
   if (code == 127) {
-    if (bare && path.empty()) {
-      return {127, program + ": not found on this worker's PATH (" + search_path +
-                       "); install it there, or name a file (./" + program + ") to send it along"};
-    }
     return {127, explain_absent(program, path.empty() ? std::string() : head_of(path))};
   }
   if (path.empty() && !candidates.empty()) path = absolute(candidates.back(), working_directory);
