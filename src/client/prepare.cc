@@ -165,7 +165,8 @@ class Preparation {
     absl::StatusOr<std::string> normal = normalise_relative_path(place);
     if (!normal.ok()) return normal.status();
     absl::StatusOr<BlobRef> blob = blob::hash_file(path);
-    if (!blob.ok()) return blob.status();
+    // Whatever it is, permission too: it is the job's input that is bad, not the coordinator.
+    if (!blob.ok()) return refuse(std::string(blob.status().message()));
     FileRef file{*normal, kind, *blob, mode & 0777u};
     auto [known, fresh] = placed_.try_emplace(*normal, file);
     if (!fresh) {
