@@ -53,6 +53,8 @@ class ClusterImpl : public Cluster {
     coordinator.state_dir = state_dir_ / "coordinator";
     // A temporary state is nobody's after a power loss; one that is kept must survive it.
     coordinator.durable = !temporary_;
+    // Progress is shown live, and a heartbeat within one process costs next to nothing.
+    coordinator.core.heartbeat_ms = 1'000;
     auto opened = coordinator::Coordinator::open(loop, coordinator);
     if (!opened.ok()) return opened.status();
     coordinator_ = *std::move(opened);
