@@ -50,6 +50,7 @@ if [ "$(id -u)" -ne 0 ]; then
   echo secret >closed
   chmod 0 closed
   refused "closed" pesc run --file closed -- ./who
+  rm -f closed
 fi
 ln -s .. folder/up
 refused "contains itself through a link" pesc run --file folder -- ./who
