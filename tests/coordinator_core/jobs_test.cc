@@ -184,7 +184,7 @@ TEST(RefusedArguments, StopsTheJobAndSaysWhichFlagHelps) {
   outcome.refused_arguments = true;
   outcome.detail = "usage: sim\nsim: unknown option --app_dir\n";
   for (uint32_t rank = 0; rank < 3; ++rank) h.end(1, key(1, rank), outcome);
-  EXPECT_THAT(h.view(1).detail, HasSubstr("(sim: unknown option --app_dir)"));
+  EXPECT_THAT(h.view(1).detail, HasSubstr("it said: sim: unknown option --app_dir"));
   EXPECT_THAT(h.view(1).detail, HasSubstr("--inject env"));
   for (const AttemptKey& held : h.held(1)) h.end(1, held, outcome);
   EXPECT_EQ(h.view(1).state, JobState::failed);
