@@ -64,10 +64,11 @@ json() { sed -n 's/.*"'"$2"'":"\{0,1\}\([^",}]*\)"\{0,1\}[,}].*/\1/p' "$1" | hea
 # await FILE PATTERN PID: the first line of FILE that matches, as it is written; 1 when PID has ended.
 await() { tail -n +1 -F --pid="$3" "$1" 2>/dev/null | grep -m1 -E -- "$2"; }
 
-# coordinator [FLAGS]: starts one on a free port; $ADDRESS and $COORDINATOR_PID are set.
+# coordinator [--listen ADDRESS]: starts one, on a free port; $ADDRESS and $COORDINATOR_PID are set.
 coordinator() {
   : >"$WORK/coordinator.log"
-  pesc-coordinator --listen 127.0.0.1:0 --state "$WORK/coordinator" "$@" \
+  [ $# -gt 0 ] || set -- --listen 127.0.0.1:0
+  pesc-coordinator --state "$WORK/coordinator" "$@" \
     >"$WORK/coordinator.log" 2>&1 &
   COORDINATOR_PID=$!
   PIDS="$COORDINATOR_PID $PIDS"
