@@ -48,7 +48,8 @@ end() {
 
 clean_up() {
   local status=$?
-  trap - EXIT INT TERM
+  trap - EXIT
+  trap '' INT TERM  # the cleaning is done to its end, by what it starts too
   set +e
   local pid hook
   for pid in "${pids[@]}"; do alive "$pid" && kill -CONT "$pid" 2>/dev/null; done
