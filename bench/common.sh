@@ -54,6 +54,10 @@ clean_up() {
   local pid hook
   for pid in "${pids[@]}"; do alive "$pid" && kill -CONT "$pid" 2>/dev/null; done
   for pid in "${pids[@]}"; do end "$pid" KILL; done
+  # A client that was waited for: its command line names our directory, which nobody else's does.
+  for pid in $(grep -lsF "$work" /proc/[0-9]*/cmdline | cut -d / -f 3); do
+    [ "$pid" = "$BASHPID" ] || end "$pid" KILL
+  done
   for hook in "${finish_hooks[@]}"; do "$hook"; done
   if [ -n "${PESC_BENCH_KEEP:-}" ]; then say "kept: $work"; else rm -rf "$work"; fi
   exit "$status"

@@ -1,6 +1,7 @@
 # What every target of the house shares: warnings, sanitizers, include roots.
 add_library(pesc_options INTERFACE)
 target_compile_options(pesc_options INTERFACE -Wall -Wextra -Wno-missing-field-initializers
+                                              -Wno-maybe-uninitialized  # false ones, from KJ
                                               -fno-semantic-interposition)
 target_compile_definitions(pesc_options INTERFACE PESC_VERSION="${PROJECT_VERSION}")
 target_include_directories(pesc_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src

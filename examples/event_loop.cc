@@ -1,6 +1,6 @@
 // PESC in a program that has an event loop of its own, as a GUI has: nothing blocks. Callbacks are
-// brought to the loop's thread by an Executor, here through a queue and an eventfd; with Qt it would
-// be QMetaObject::invokeMethod, with GTK g_idle_add, with Asio asio::post.
+// brought to the loop's thread by an Executor, here through a queue and an eventfd; with Qt it
+// would be QMetaObject::invokeMethod, with GTK g_idle_add, with Asio asio::post.
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -59,9 +59,7 @@ int main(int argc, char** argv) {
   }
   int code = 1;
   job->on_progress(
-      [](const pesc::Progress& progress) {
-        std::printf("%3.0f %%\n", 100 * progress.fraction());
-      },
+      [](const pesc::Progress& progress) { std::printf("%3.0f %%\n", 100 * progress.fraction()); },
       on_loop);
   job->on_finished(
       [&](const absl::StatusOr<pesc::JobResult>& result) {

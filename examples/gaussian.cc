@@ -1,5 +1,6 @@
-// The thesis's Example 1: numbers of a normal distribution, by the Box-Muller transformation (Box and
-// Muller, 1958) over the linear congruential generator with m = 2^31, a = 1103515245, c = 12345.
+// The thesis's Example 1: numbers of a normal distribution, by the Box-Muller transformation (Box
+// and Muller, 1958) over the linear congruential generator with m = 2^31, a = 1103515245, c =
+// 12345.
 //
 //   gaussian [PAIRS [WHAT]]    WHAT: "summary" (default) or "numbers"
 //

@@ -22,10 +22,10 @@ class Session;
 using Executor = std::function<void(std::function<void()>)>;
 
 /// A submitted job. Copies refer to the same job; all functions are thread-safe. Callbacks come one
-/// at a time on a thread of PESC's own, or on the Executor given; a callback must not block. A handle
-/// that is dropped stops its callbacks (none runs any more when the last one's destructor returns, but
-/// for the callback that dropped it) and leaves a job on a coordinator running; an embedded job ends
-/// with the last handle and client that refer to it.
+/// at a time on a thread of PESC's own, or on the Executor given; a callback must not block. A
+/// handle that is dropped stops its callbacks (none runs any more when the last one's destructor
+/// returns, but for the callback that dropped it) and leaves a job on a coordinator running; an
+/// embedded job ends with the last handle and client that refer to it.
 class JobHandle {
  public:
   const std::string& id() const;
@@ -84,7 +84,7 @@ struct WhyLine {
 
 struct LocalOptions {
   uint32_t workers = 1;
-  uint32_t slots = 0;           ///< ranks at once of each worker; 0: the machine's cores, shared out
+  uint32_t slots = 0;  ///< ranks at once of each worker; 0: the machine's cores, shared out
   std::string state_directory;  ///< empty: temporary. Else an interrupted run can be gone on with
 };
 

@@ -33,24 +33,26 @@ struct Job {
   /// or archives (a relative path, below app_dir) or already on the workers (an absolute one).
   bool send_program = true;
   /// Its own arguments. `{rank}`, `{world_size}`, `{app_dir}`, `{checkpoint_dir}`, `{output_dir}`,
-  /// `{seed}`, `{master_addr}`, `{master_port}`, `{parameters[i]}` and `{parameters[rank]}` are replaced; `{{`, `}}` escape.
+  /// `{seed}`, `{master_addr}`, `{master_port}`, `{parameters[i]}` and `{parameters[rank]}` are
+  /// replaced; `{{`, `}}` escape.
   std::vector<std::string> arguments;
-  uint32_t repetitions = 1;             ///< ranks 0 … repetitions-1; 1 to 100,000,000
-  std::vector<std::string> parameters;  ///< values every rank is given
-  std::vector<std::string> files;       ///< files and directories, copied into each app_dir
+  uint32_t repetitions = 1;               ///< ranks 0 … repetitions-1; 1 to 100,000,000
+  std::vector<std::string> parameters;    ///< values every rank is given
+  std::vector<std::string> files;         ///< files and directories, copied into each app_dir
   std::vector<std::string> shared_files;  ///< files, one read-only copy per worker
   std::vector<std::string> archives;      ///< tar, zip…: unpacked into each app_dir
   std::vector<std::string> collect;       ///< globs below app_dir that come back as well
   std::map<std::string, std::string> environment;  ///< added to the rank's clean environment
   Inject inject = Inject::args;
   JobResources resources;
-  uint32_t retries = 0;                          ///< further tries when the program itself fails
-  std::chrono::milliseconds time_limit{0};       ///< of one attempt; 0: none
-  std::chrono::milliseconds grace{10'000};       ///< from SIGTERM to SIGKILL
-  uint64_t output_limit_bytes = uint64_t{1} << 30;  ///< bound on a rank's standard output, and error
-  std::string name;                              ///< for people; default: the program's name
-  std::string room;                              ///< run only on workers of this room
-  uint64_t seed = 0;                             ///< PESC_SEED of each rank is a function of it and the rank
+  uint32_t retries = 0;                     ///< further tries when the program itself fails
+  std::chrono::milliseconds time_limit{0};  ///< of one attempt; 0: none
+  std::chrono::milliseconds grace{10'000};  ///< from SIGTERM to SIGKILL
+  uint64_t output_limit_bytes = uint64_t{1}
+                                << 30;  ///< bound on a rank's standard output, and error
+  std::string name;                     ///< for people; default: the program's name
+  std::string room;                     ///< run only on workers of this room
+  uint64_t seed = 0;                    ///< PESC_SEED of each rank is a function of it and the rank
 };
 
 }  // namespace pesc

@@ -48,14 +48,14 @@ struct RankResult {
   uint32_t attempts = 0;
   std::string worker;
   int64_t started_unix_ms = 0;
-  double seconds = 0;      ///< of the attempt that decided
+  double seconds = 0;  ///< of the attempt that decided
   double cpu_seconds = 0;
-  int exit_code = 0;       ///< -1: none
-  int signal = 0;          ///< 0: none
-  std::string reason;      ///< "succeeded", "exit_code", "time_limit", …: a failure class
-  std::string detail;      ///< one line
+  int exit_code = 0;   ///< -1: none
+  int signal = 0;      ///< 0: none
+  std::string reason;  ///< "succeeded", "exit_code", "time_limit", …: a failure class
+  std::string detail;  ///< one line
   uint64_t max_rss_bytes = 0;
-  uint64_t output_bytes = 0;  ///< packed
+  uint64_t output_bytes = 0;             ///< packed
   std::vector<std::string> uncollected;  ///< files it left in app_dir that did not come back
 };
 

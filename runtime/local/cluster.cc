@@ -59,8 +59,8 @@ class ClusterImpl : public Cluster {
     if (!opened.ok()) return opened.status();
     coordinator_ = *std::move(opened);
     uint32_t workers = std::max<uint32_t>(1, options.workers);
-    uint32_t slots = options.slots != 0 ? options.slots
-                                        : std::max<uint32_t>(1, machine_cpus() / workers);
+    uint32_t slots =
+        options.slots != 0 ? options.slots : std::max<uint32_t>(1, machine_cpus() / workers);
     for (uint32_t i = 0; i < workers; ++i) {
       absl::Status status = add_worker(loop, options, i, slots);
       if (!status.ok()) return status;

@@ -14,7 +14,7 @@ namespace pesc::local {
 struct Options {
   std::filesystem::path state_dir;  // empty: a temporary one, deleted at the end
   uint32_t workers = 1;
-  uint32_t slots = 0;               // cpus of each worker; 0: the machine's, shared among the workers
+  uint32_t slots = 0;  // cpus of each worker; 0: the machine's, shared among the workers
   std::filesystem::path keeper_program;
 };
 

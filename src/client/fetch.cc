@@ -65,8 +65,7 @@ class Fetch {
     if (!fetched_out_ || !csv_) return io_error(directory_, strerror(errno));
     csv_ << "rank,state,attempts,worker,started,seconds,exit_code,signal,reason,max_rss_bytes\n";
     for (uint32_t first = 0;;) {
-      absl::StatusOr<std::vector<FinalRank>> page =
-          read_ranks(*session_, id_, first, kRanksPage);
+      absl::StatusOr<std::vector<FinalRank>> page = read_ranks(*session_, id_, first, kRanksPage);
       if (!page.ok()) return page.status();
       if (page->empty()) break;
       absl::Status status = write_page(*page);
@@ -109,19 +108,18 @@ class Fetch {
         refs.push_back(rank.output);
         continue;
       }
-      absl::Status status = place(rank, rank.output.empty() ? blob::ByteSource()
-                                                            : download(session_, rank.output));
+      absl::Status status =
+          place(rank, rank.output.empty() ? blob::ByteSource() : download(session_, rank.output));
       if (!status.ok()) return status;
     }
     absl::StatusOr<std::vector<std::string>> bytes = download_small(*session_, refs);
     if (!bytes.ok()) return bytes.status();
     for (size_t i = 0; i < small.size(); ++i) {
       bool given = false;
-      absl::Status status =
-          place(*small[i], [&, i]() -> absl::StatusOr<std::string> {
-            if (std::exchange(given, true)) return std::string();
-            return std::move((*bytes)[i]);
-          });
+      absl::Status status = place(*small[i], [&, i]() -> absl::StatusOr<std::string> {
+        if (std::exchange(given, true)) return std::string();
+        return std::move((*bytes)[i]);
+      });
       if (!status.ok()) return status;
     }
     return absl::OkStatus();
@@ -157,8 +155,7 @@ class Fetch {
   void write_csv(const RankResult& rank) {
     csv_ << fmt::format("{},{},{},{},{},{:.3f},{},{},{},{}\n", rank.rank, to_string(rank.state),
                         rank.attempts, csv_field(rank.worker), rank.started_unix_ms / 1000.0,
-                        rank.seconds, rank.exit_code, rank.signal, rank.reason,
-                        rank.max_rss_bytes);
+                        rank.seconds, rank.exit_code, rank.signal, rank.reason, rank.max_rss_bytes);
   }
 
   absl::Status finish() {
@@ -232,9 +229,9 @@ absl::Status claim_directory(const std::string& directory, const std::string& id
   std::error_code error;
   fs::create_directories(path / ".pesc", error);
   if (error || access(path.c_str(), W_OK) != 0) {
-    return absl::FailedPreconditionError("the output directory '" + directory +
-                                         "' cannot be written: " +
-                                         (error ? error.message() : strerror(errno)));
+    return absl::FailedPreconditionError(
+        "the output directory '" + directory +
+        "' cannot be written: " + (error ? error.message() : strerror(errno)));
   }
   if (id.empty()) return absl::OkStatus();
   std::ofstream marker(path / ".pesc" / "job", std::ios::trunc);

@@ -56,7 +56,8 @@ enum class Follow { changes, results, end };
 
 constexpr uint32_t kChangesEveryMs = 100;
 
-// Follows a job on the loop's thread until `each` returns false, the handle is dropped, or it fails.
+// Follows a job on the loop's thread until `each` returns false, the handle is dropped, or it
+// fails.
 class Follower : public std::enable_shared_from_this<Follower> {
  public:
   using Each = std::function<bool(absl::StatusOr<Followed>)>;
@@ -71,9 +72,8 @@ class Follower : public std::enable_shared_from_this<Follower> {
   static void start(std::shared_ptr<Follower> self) {
     std::shared_ptr<Session> session = self->session_.lock();
     if (!session) return;
-    session->thread().loop().post([self, loop = &session->thread().loop()] {
-      loop->detach(self->next());
-    });
+    session->thread().loop().post(
+        [self, loop = &session->thread().loop()] { loop->detach(self->next()); });
   }
 
  private:
@@ -125,17 +125,18 @@ std::function<void(std::function<void()>)> runner(const std::shared_ptr<JobHandl
   auto dropped = state->dropped;
   auto calling = state->calling;
   std::weak_ptr<Session> session = state->session;
-  return [dropped, calling, session, executor = std::move(executor)](std::function<void()> callback) {
-    auto guarded = [dropped, calling, callback = std::move(callback)] {
-      std::lock_guard lock(*calling);
-      if (!*dropped) callback();
-    };
-    if (executor) {
-      executor(std::move(guarded));
-    } else if (std::shared_ptr<Session> alive = session.lock()) {
-      alive->dispatcher().post(std::move(guarded));
-    }
-  };
+  return
+      [dropped, calling, session, executor = std::move(executor)](std::function<void()> callback) {
+        auto guarded = [dropped, calling, callback = std::move(callback)] {
+          std::lock_guard lock(*calling);
+          if (!*dropped) callback();
+        };
+        if (executor) {
+          executor(std::move(guarded));
+        } else if (std::shared_ptr<Session> alive = session.lock()) {
+          alive->dispatcher().post(std::move(guarded));
+        }
+      };
 }
 
 JobResult result_of(const std::shared_ptr<Session>& session, JobId id, JobStatus status) {
@@ -219,9 +220,8 @@ void JobHandle::on_finished(std::function<void(const absl::StatusOr<JobResult>&)
     if (followed.ok() && !followed->status.finished()) return true;
     std::shared_ptr<Session> session = weak.lock();
     if (!session) return false;
-    absl::StatusOr<JobResult> result = followed.ok()
-                                           ? result_of(session, id, followed->status)
-                                           : absl::StatusOr<JobResult>(followed.status());
+    absl::StatusOr<JobResult> result = followed.ok() ? result_of(session, id, followed->status)
+                                                     : absl::StatusOr<JobResult>(followed.status());
     run([callback, result] { callback(result); });
     return false;
   };

@@ -131,11 +131,9 @@ Session::~Session() {
 
 absl::Status Session::call_void(std::function<kj::Promise<void>(UserSession&)> make,
                                 uint64_t retry_for_ms) {
-  return call<bool>(
-             [make = std::move(make)](UserSession& session) {
-               return make(session).then([] { return true; });
-             },
-             retry_for_ms)
+  return call<bool>([make = std::move(make)](
+                        UserSession& session) { return make(session).then([] { return true; }); },
+                    retry_for_ms)
       .status();
 }
 

@@ -89,8 +89,10 @@ kj::Promise<T> Session::attempt(std::function<kj::Promise<T>(UserSession&)> make
         link_->drop();
         if (retry_for_ms < backoff_ms) kj::throwFatalException(kj::mv(error));
         uint64_t left_ms = retry_for_ms == kForever ? kForever : retry_for_ms - backoff_ms;
-        return thread_.loop().timer().afterDelay(backoff_ms * kj::MILLISECONDS).then(
-            [this, make, left_ms, backoff_ms] {
+        return thread_.loop()
+            .timer()
+            .afterDelay(backoff_ms * kj::MILLISECONDS)
+            .then([this, make, left_ms, backoff_ms] {
               return attempt<T>(make, left_ms, std::min<uint64_t>(backoff_ms * 2, 5'000));
             });
       });

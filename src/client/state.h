@@ -48,8 +48,8 @@ absl::StatusOr<FinalRank> read_rank(Session& session, JobId id, uint32_t rank);
 // What `pesc fetch` and JobResult::save do. Ranks that are not final yet are left for a later call
 // into the same directory.
 struct FetchReport {
-  uint32_t ranks = 0;         // written by this call
-  uint32_t missing = 0;       // not final yet
+  uint32_t ranks = 0;                    // written by this call
+  uint32_t missing = 0;                  // not final yet
   std::vector<std::string> uncollected;  // of the first rank that left some
   uint32_t uncollected_rank = 0;
 };

@@ -31,8 +31,8 @@ class File {
   static absl::StatusOr<File> open(const fs::path& path) {
     int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-      return absl::AbortedError("'" + path.string() + "' cannot be read any more: " +
-                                strerror(errno));
+      return absl::AbortedError("'" + path.string() +
+                                "' cannot be read any more: " + strerror(errno));
     }
     return File(fd);
   }
@@ -48,7 +48,8 @@ class File {
     while (have < max_bytes) {
       ssize_t n = pread(fd_, bytes.data() + have, max_bytes - have, offset + have);
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return absl::AbortedError(std::string("reading a file failed: ") + strerror(errno));
+      if (n < 0)
+        return absl::AbortedError(std::string("reading a file failed: ") + strerror(errno));
       if (n == 0) break;
       have += n;
     }

@@ -173,8 +173,7 @@ std::string expand_placeholders(std::string_view text, const JobSpec& spec, uint
     } else if (name == "seed") {
       result += std::to_string(rank_seed(spec.seed, rank));
     } else {
-      const std::optional<uint64_t> index =
-          name == kParameterOfRank ? rank : parameter_index(name);
+      const std::optional<uint64_t> index = name == kParameterOfRank ? rank : parameter_index(name);
       if (!index || *index >= spec.parameters.size()) return false;
       result += spec.parameters[*index];
     }

@@ -38,7 +38,8 @@ Command make_command(const JobSpec& spec, const AttemptKey& key, const AttemptPl
                      const BaseEnvironment& base);
 
 // Replaces {rank} {world_size} {app_dir} {checkpoint_dir} {output_dir} {master_addr} {master_port}
-// {seed} {parameters[i]} {parameters[rank]}; "{{" and "}}" are literal braces, unknown braces stay as they are.
+// {seed} {parameters[i]} {parameters[rank]}; "{{" and "}}" are literal braces, unknown braces stay
+// as they are.
 std::string expand_placeholders(std::string_view text, const JobSpec& spec, uint32_t rank,
                                 const AttemptPlace& place);
 

@@ -13,21 +13,21 @@ namespace pesc {
 // The failure classes of an attempt. Their names are part of the stable output (`reason` in
 // ranks.csv and --json).
 enum class EndReason : uint8_t {
-  succeeded,           // exit code 0
-  exit_code,           // the program's own
-  signal,              // the program died by a signal
-  cannot_start,        // missing, not executable, wrong architecture (126/127)
+  succeeded,     // exit code 0
+  exit_code,     // the program's own
+  signal,        // the program died by a signal
+  cannot_start,  // missing, not executable, wrong architecture (126/127)
   time_limit,
-  output_limit,        // standard output or error went past its bound
+  output_limit,  // standard output or error went past its bound
   out_of_memory,
   inputs_unavailable,  // a blob could not be fetched or did not hash right; an archive was refused
   disk_full,
   vacated,
   worker_lost,
-  cancelled,           // by the user
-  revoked,             // another attempt of the rank committed, or the lease was withdrawn
+  cancelled,  // by the user
+  revoked,    // another attempt of the rank committed, or the lease was withdrawn
 };
-std::string_view to_string(EndReason reason);           // "exit_code"
+std::string_view to_string(EndReason reason);  // "exit_code"
 absl::StatusOr<EndReason> parse_end_reason(std::string_view name);
 // Whether a failure of this class uses up one of the job's retries. The other failures are not the
 // program's and are tried again for free.
@@ -35,15 +35,15 @@ bool uses_up_a_retry(EndReason reason);
 
 struct AttemptOutcome {
   EndReason reason = EndReason::succeeded;
-  int32_t exit_code = 0;   // of the program; 126/127 for cannot_start; -1 when it has none
-  int32_t signal = 0;      // 0: none
+  int32_t exit_code = 0;           // of the program; 126/127 for cannot_start; -1 when it has none
+  int32_t signal = 0;              // 0: none
   bool refused_arguments = false;  // died at once, complaining about an argument that PESC added
-  std::string detail;      // one line for `pesc why`, e.g. the last line of standard error
+  std::string detail;              // one line for `pesc why`, e.g. the last line of standard error
   int64_t started_unix_ms = 0;
   uint64_t duration_ms = 0;
   uint64_t cpu_ms = 0;
   uint64_t max_rss_bytes = 0;
-  BlobRef output;          // tar + zstd of what the attempt left; empty: nothing came back
+  BlobRef output;  // tar + zstd of what the attempt left; empty: nothing came back
   std::vector<std::string> uncollected;  // at most 20 names left behind in app_dir
   bool operator==(const AttemptOutcome&) const = default;
 };

@@ -1,4 +1,5 @@
-// A program of somebody else's: runs a job wherever the environment says, and checks what came back.
+// A program of somebody else's: runs a job wherever the environment says, and checks what came
+// back.
 //
 //   consumer PROGRAM    with PESC_COORDINATOR in the environment: there; without: in this process
 #include <cstdio>
@@ -19,7 +20,8 @@ int main(int argc, char** argv) {
     std::string expected = "hello from rank " + std::to_string(rank) + " of 4\n";
     absl::StatusOr<std::string> output = result->output(rank);
     if (!output.ok() || *output != expected) {
-      std::fprintf(stderr, "consumer: rank %u said '%s'\n", rank, output.value_or("nothing").c_str());
+      std::fprintf(stderr, "consumer: rank %u said '%s'\n", rank,
+                   output.value_or("nothing").c_str());
       return 1;
     }
   }

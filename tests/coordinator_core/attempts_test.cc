@@ -250,8 +250,8 @@ TEST(Report, WhatAPeerSaysIsBounded) {
   EXPECT_EQ(stored.uncollected[0].size(), 4096u);
 }
 
-// A worker that shuts down stays attached until its ranks have ended. What it gives back must not be
-// placed there again and again.
+// A worker that shuts down stays attached until its ranks have ended. What it gives back must not
+// be placed there again and again.
 TEST(Placement, NothingGoesToAWorkerThatGivesRanksBack) {
   Harness h;
   ASSERT_TRUE(h.submit(1, spec_of(4)).ok());

@@ -75,8 +75,7 @@ TEST_F(KeeperRun, MissingProgram) {
   KeptExit exit = run(request({"no-such-program"}));
   EXPECT_EQ(exit.outcome.reason, EndReason::cannot_start);
   EXPECT_EQ(exit.outcome.exit_code, 127);
-  EXPECT_THAT(exit.outcome.detail,
-              HasSubstr("no-such-program: not found on this worker's PATH"));
+  EXPECT_THAT(exit.outcome.detail, HasSubstr("no-such-program: not found on this worker's PATH"));
 }
 
 TEST_F(KeeperRun, MissingFile) {

@@ -1,8 +1,8 @@
 // The coordinator's decisions, as a deterministic machine: events in, records and actions out. No
 // clock, thread, I/O or randomness: time comes with each call, everything is ordered.
 //
-// The caller (the shell, or the simulator) must, for each step or batch of steps: commit all records
-// in one transaction, then perform the actions, in order. Not thread-safe.
+// The caller (the shell, or the simulator) must, for each step or batch of steps: commit all
+// records in one transaction, then perform the actions, in order. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +25,9 @@ using TimeMs = int64_t;  // CLOCK_BOOTTIME in the shell, virtual in the simulato
 struct CoreConfig {
   uint64_t lease_ms = 60'000;
   uint64_t heartbeat_ms = 5'000;
-  uint64_t backoff_base_ms = 1'000;       // between tries of a rank: doubled each time…
-  uint64_t backoff_max_ms = 60'000;       // …up to this
-  uint32_t max_placements_per_step = 512; // the rest follows at once, in the next step
+  uint64_t backoff_base_ms = 1'000;        // between tries of a rank: doubled each time…
+  uint64_t backoff_max_ms = 60'000;        // …up to this
+  uint32_t max_placements_per_step = 512;  // the rest follows at once, in the next step
   // Ranks shorter than this are leased ahead, one more per slot, so that a slot never waits for a
   // round trip.
   uint64_t prefetch_below_ms = 500;
@@ -39,10 +39,27 @@ struct CoreConfig {
 // ---- events -------------------------------------------------------------------------------------
 // `request` is the caller's number for a call that waits for an answer (Answer carries it back).
 
-struct JobSubmitted { uint64_t request = 0; JobId id; std::string owner; std::shared_ptr<const JobSpec> spec; int64_t unix_ms = 0; };
-struct JobCancelled { uint64_t request = 0; JobId id; int64_t unix_ms = 0; };
-struct JobRetried { uint64_t request = 0; JobId id; int64_t unix_ms = 0; };
-struct JobRemoved { uint64_t request = 0; JobId id; };
+struct JobSubmitted {
+  uint64_t request = 0;
+  JobId id;
+  std::string owner;
+  std::shared_ptr<const JobSpec> spec;
+  int64_t unix_ms = 0;
+};
+struct JobCancelled {
+  uint64_t request = 0;
+  JobId id;
+  int64_t unix_ms = 0;
+};
+struct JobRetried {
+  uint64_t request = 0;
+  JobId id;
+  int64_t unix_ms = 0;
+};
+struct JobRemoved {
+  uint64_t request = 0;
+  JobId id;
+};
 
 struct WorkerInfo {
   WorkerId id;
@@ -53,10 +70,25 @@ struct WorkerInfo {
 };
 // `session` is unique for ever (the shell counts them); a worker that attaches again replaces its
 // older session.
-struct WorkerAttached { uint64_t request = 0; uint64_t session = 0; WorkerInfo info; std::vector<AttemptKey> holding; int64_t unix_ms = 0; };
-struct WorkerDetached { uint64_t session = 0; };  // the connection is gone; leases run on
-struct FinishedAttempt { AttemptKey key; AttemptOutcome outcome; };
-struct AttemptProgress { AttemptKey key; double fraction = 0; std::string text; };
+struct WorkerAttached {
+  uint64_t request = 0;
+  uint64_t session = 0;
+  WorkerInfo info;
+  std::vector<AttemptKey> holding;
+  int64_t unix_ms = 0;
+};
+struct WorkerDetached {
+  uint64_t session = 0;
+};  // the connection is gone; leases run on
+struct FinishedAttempt {
+  AttemptKey key;
+  AttemptOutcome outcome;
+};
+struct AttemptProgress {
+  AttemptKey key;
+  double fraction = 0;
+  std::string text;
+};
 struct WorkerReported {
   uint64_t request = 0;
   uint64_t session = 0;
@@ -66,7 +98,9 @@ struct WorkerReported {
   std::vector<AttemptProgress> progress;
   int64_t unix_ms = 0;
 };
-struct TimerFired { int64_t unix_ms = 0; };
+struct TimerFired {
+  int64_t unix_ms = 0;
+};
 
 using Event = std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, WorkerAttached,
                            WorkerDetached, WorkerReported, TimerFired>;
@@ -80,40 +114,100 @@ using Event = std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, W
 // run on (its row is open again: INSERT OR REPLACE), and ended again when it was given up for lost
 // and succeeded nevertheless. An attempt that decided its rank is never leased or ended again.
 
-struct JobAdded { JobId id; std::string owner; std::shared_ptr<const JobSpec> spec; int64_t submitted_unix_ms = 0; };
-struct AttemptLeased { AttemptKey key; WorkerId worker; };
+struct JobAdded {
+  JobId id;
+  std::string owner;
+  std::shared_ptr<const JobSpec> spec;
+  int64_t submitted_unix_ms = 0;
+};
+struct AttemptLeased {
+  AttemptKey key;
+  WorkerId worker;
+};
 // The end of an attempt. `final`: it decides its rank's state, which is `state`.
-struct AttemptEnded { AttemptKey key; AttemptOutcome outcome; bool final = false; RankState state = RankState::failed; };
+struct AttemptEnded {
+  AttemptKey key;
+  AttemptOutcome outcome;
+  bool final = false;
+  RankState state = RankState::failed;
+};
 // No attempt of these ranks is wanted any more: the rank is cancelled (final).
-struct RanksCancelled { JobId job; uint32_t first = 0, last = 0; };  // inclusive
-struct JobStopped { JobId job; bool by_user = true; std::string detail; };  // no new attempts
-struct JobFinished { JobId job; JobState state = JobState::succeeded; int64_t unix_ms = 0; };
+struct RanksCancelled {
+  JobId job;
+  uint32_t first = 0, last = 0;
+};  // inclusive
+struct JobStopped {
+  JobId job;
+  bool by_user = true;
+  std::string detail;
+};  // no new attempts
+struct JobFinished {
+  JobId job;
+  JobState state = JobState::succeeded;
+  int64_t unix_ms = 0;
+};
 // Retry: these ranks (ascending; all that had failed or were cancelled) wait again, with all their
 // tries; the job is neither stopped nor finished any more.
-struct RanksReopened { JobId job; std::vector<uint32_t> ranks; };
-struct JobErased { JobId job; };
-struct WorkerSeen { WorkerId worker; std::string name; std::string room; };
+struct RanksReopened {
+  JobId job;
+  std::vector<uint32_t> ranks;
+};
+struct JobErased {
+  JobId job;
+};
+struct WorkerSeen {
+  WorkerId worker;
+  std::string name;
+  std::string room;
+};
 
 using Record = std::variant<JobAdded, AttemptLeased, AttemptEnded, RanksCancelled, JobStopped,
                             JobFinished, RanksReopened, JobErased, WorkerSeen>;
 
-// ---- actions --------------------------------------------------------------------------------------
+// ---- actions
+// --------------------------------------------------------------------------------------
 
-struct StopRequest { AttemptKey key; EndReason reason = EndReason::revoked; };
-struct LeaseGrant { AttemptKey key; std::shared_ptr<const JobSpec> spec; };
+struct StopRequest {
+  AttemptKey key;
+  EndReason reason = EndReason::revoked;
+};
+struct LeaseGrant {
+  AttemptKey key;
+  std::shared_ptr<const JobSpec> spec;
+};
 
 struct Answer {  // to submit, cancel, retry, remove
   uint64_t request = 0;
   absl::Status status;
   uint32_t count = 0;  // retry: the ranks that run again
 };
-struct AnswerAttach { uint64_t request = 0; absl::Status status; std::vector<StopRequest> stop; };
-struct AnswerReport { uint64_t request = 0; absl::Status status; std::vector<AttemptKey> acknowledged; std::vector<StopRequest> stop; };
-struct SendUpdate { uint64_t session = 0; uint64_t number = 0; std::vector<LeaseGrant> leases; std::vector<StopRequest> stop; };
-struct CloseSession { uint64_t session = 0; std::string reason; };  // a newer one has replaced it
-struct JobChanged { JobId job; };  // wakes those who follow it
+struct AnswerAttach {
+  uint64_t request = 0;
+  absl::Status status;
+  std::vector<StopRequest> stop;
+};
+struct AnswerReport {
+  uint64_t request = 0;
+  absl::Status status;
+  std::vector<AttemptKey> acknowledged;
+  std::vector<StopRequest> stop;
+};
+struct SendUpdate {
+  uint64_t session = 0;
+  uint64_t number = 0;
+  std::vector<LeaseGrant> leases;
+  std::vector<StopRequest> stop;
+};
+struct CloseSession {
+  uint64_t session = 0;
+  std::string reason;
+};  // a newer one has replaced it
+struct JobChanged {
+  JobId job;
+};  // wakes those who follow it
 
-using Action = std::variant<Answer, AnswerAttach, AnswerReport, SendUpdate, CloseSession, JobChanged>;
+using Action =
+    std::variant<Answer, AnswerAttach, AnswerReport, SendUpdate, CloseSession, JobChanged>;
 
 struct Step {
   std::vector<Record> records;
@@ -128,12 +222,17 @@ struct JobView {
   std::shared_ptr<const JobSpec> spec;
   JobState state = JobState::waiting;
   JobCounts counts;
-  uint64_t revision = 0;  // another one after each change; starts anew with each life of the core
+  uint64_t revision = 0;   // another one after each change; starts anew with each life of the core
   uint32_t committed = 0;  // ranks in their final state; a retry takes the reopened ones off again
   std::string detail;
   int64_t submitted_unix_ms = 0, finished_unix_ms = 0;
 };
-struct RunningRank { AttemptKey key; WorkerId worker; double fraction = -1; std::string text; };
+struct RunningRank {
+  AttemptKey key;
+  WorkerId worker;
+  double fraction = -1;
+  std::string text;
+};
 struct WorkerView {
   WorkerInfo info;
   bool attached = false;
@@ -143,12 +242,23 @@ struct WorkerView {
   uint64_t finished = 0;  // ranks whose state it decided; removed jobs do not count after a restore
   TimeMs last_seen = 0;
 };
-struct WhyLine { std::string ranks; uint32_t count = 0; RankState state = RankState::waiting; std::string reason; };
+struct WhyLine {
+  std::string ranks;
+  uint32_t count = 0;
+  RankState state = RankState::waiting;
+  std::string reason;
+};
 
 // A planted bug, for the simulator only (PESC_PLANTED_BUGS): each must be caught by a checker.
 enum class PlantedBug : uint8_t {
-  none, commit_twice, lose_requeue, overcommit_worker, accept_revoked, forget_cancel,
-  acknowledge_before_record, reuse_attempt_number,
+  none,
+  commit_twice,
+  lose_requeue,
+  overcommit_worker,
+  accept_revoked,
+  forget_cancel,
+  acknowledge_before_record,
+  reuse_attempt_number,
 };
 
 class Core {
@@ -180,7 +290,8 @@ class Core {
   RankState rank_state(JobId id, uint32_t rank) const;
   uint32_t attempts(JobId id, uint32_t rank) const;
   std::vector<WorkerView> workers() const;
-  std::vector<WhyLine> why(JobId id, TimeMs now) const;  // of the ranks that wait; the shell adds failures
+  std::vector<WhyLine> why(JobId id,
+                           TimeMs now) const;  // of the ranks that wait; the shell adds failures
 
 #ifdef PESC_PLANTED_BUGS
   void plant(PlantedBug bug);

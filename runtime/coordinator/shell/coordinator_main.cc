@@ -8,8 +8,8 @@
 #include <iostream>
 #include <string>
 
-#include "rpc/loop.h"
 #include "rpc/log.h"
+#include "rpc/loop.h"
 #include "runtime/coordinator/shell/coordinator.h"
 #include "runtime/coordinator/shell/daemon_config.h"
 
@@ -39,12 +39,11 @@ int serve(const DaemonConfig& config) {
   signals.async_wait([&](const asio::error_code& error, int signal) {
     if (error) return;
     pesc::rpc::log().info("event=stopping signal={}", signal);
-    loop.detach((*coordinator)->shutdown().then([&loop] { loop.stop(); }),
-                [&loop](absl::Status status) {
-                  pesc::rpc::log().error("event=stop_failed error=\"{}\"",
-                                            std::string(status.message()));
-                  loop.stop();
-                });
+    loop.detach(
+        (*coordinator)->shutdown().then([&loop] { loop.stop(); }), [&loop](absl::Status status) {
+          pesc::rpc::log().error("event=stop_failed error=\"{}\"", std::string(status.message()));
+          loop.stop();
+        });
   });
   loop.run();
   return 0;

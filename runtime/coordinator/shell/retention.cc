@@ -126,7 +126,7 @@ void Service::apply_retention() {
     if (!too_old && !too_much) continue;
     bytes -= std::min(bytes, output_bytes_[job.id]);
     rpc::log().info("event=finished_job_removed job={} reason={}", to_string(job.id),
-                       too_old ? "age" : "size");
+                    too_old ? "age" : "size");
     remove_job(job.id);
   }
 }
@@ -196,7 +196,7 @@ void Service::begin_collection(bool all, std::vector<JobId> removed) {
 void Service::erase_collected(std::shared_ptr<Collection> collection) {
   if (!collection->status.ok()) {
     rpc::log().error("event=blob_collection_failed error=\"{}\"",
-                        std::string(collection->status.message()));
+                     std::string(collection->status.message()));
     collecting_ = false;
     return;
   }
@@ -225,7 +225,7 @@ void Service::erase_collected(std::shared_ptr<Collection> collection) {
                        self->erased_ = nullptr;
                        if (!result->ok()) {
                          rpc::log().error("event=blob_erasure_failed error=\"{}\"",
-                                             std::string(result->message()));
+                                          std::string(result->message()));
                        }
                        self->purge_rows(collection->removed);
                        self->collect_garbage();

@@ -261,7 +261,7 @@ void Service::restore(uint64_t delay_ms) {
     journal_thread_->restore(options_.core, [this](absl::StatusOr<std::unique_ptr<Core>> core) {
       if (!core.ok()) {
         rpc::log().warn("event=journal_unusable error=\"{}\"",
-                           std::string(core.status().message()));
+                        std::string(core.status().message()));
         core = explain_commit_failure(core.status());
       } else {
         rpc::log().info("event=journal_usable_again");

@@ -417,7 +417,7 @@ kj::Promise<void> UserSessionServer::makeToken(MakeTokenContext context) {
   const absl::StatusOr<std::string> join = service_->make_join_file(*role, name);
   rpc::throw_if_error(join.status());
   rpc::log().info("event=join_file_made role={} name=\"{}\" by=\"{}\"", rpc::to_string(*role),
-                     loggable(name), loggable(principal_.name));
+                  loggable(name), loggable(principal_.name));
   context.getResults().setJoinFile(*join);
   return kj::READY_NOW;
 }

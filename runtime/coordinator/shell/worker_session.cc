@@ -117,7 +117,7 @@ kj::Promise<void> WorkerSessionServer::attach(AttachContext context) {
             results.setHeartbeatMs(service_->options().core.heartbeat_ms);
             encode_stops(results.initStop(answer.stop.size()), answer.stop);
             rpc::log().info("event=worker_attached worker=\"{}\" address={} session={}",
-                               loggable(name_), peer_address_, session_);
+                            loggable(name_), peer_address_, session_);
             // Leases follow the answer: a worker knows that it is attached before it is given any.
             // Not evalLast: that waits for a moment without other work, which may never come.
             tasks_.add(kj::evalLater([this] { attached(); }));
@@ -166,8 +166,8 @@ void WorkerSessionServer::close(const std::string& reason) {
   held_back_.clear();
   sink_ = nullptr;
   if (session_ == 0) return;
-  rpc::log().info("event=worker_detached worker=\"{}\" session={} reason=\"{}\"",
-                     loggable(name_), session_, loggable(reason));
+  rpc::log().info("event=worker_detached worker=\"{}\" session={} reason=\"{}\"", loggable(name_),
+                  session_, loggable(reason));
   service_->close_worker(session_);
   service_->post(WorkerDetached{session_});
 }

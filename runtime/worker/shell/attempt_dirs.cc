@@ -111,7 +111,7 @@ void AttemptDirs::discard(const AttemptPaths& paths) const {
   const std::string target = trash_.string() + "/" + std::to_string(next_trash_++);
   if (::rename(paths.root.c_str(), target.c_str()) != 0 && errno != ENOENT) {
     rpc::log().warn("event=discard_failed path={} error=\"{}\"", paths.root,
-                       std::generic_category().message(errno));
+                    std::generic_category().message(errno));
   }
 }
 

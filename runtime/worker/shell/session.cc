@@ -94,7 +94,7 @@ class Session::Sink final : public protocol::WorkerSink::Server {
       } else {
         // Left out: the core gives the lease back and says so.
         rpc::log().error("event=job_refused job={} error=\"{}\"", to_string(key->job),
-                            std::string(status.message()));
+                         std::string(status.message()));
       }
     }
     return {*key, known};

@@ -186,8 +186,8 @@ void WorkerShell::on_welcome(std::vector<KeptAttempt> kept) {
   const size_t left = dirs_->discard_others(keys);
   if (left > 0) rpc::log().info("event=leftovers_deleted attempts={}", left);
   empty_trash();
-  rpc::log().info("event=worker_started id={} name=\"{}\" cpus={} adopted={}", id(),
-                     options_.name, options_.cpus_milli / 1000.0, keys.size());
+  rpc::log().info("event=worker_started id={} name=\"{}\" cpus={} adopted={}", id(), options_.name,
+                  options_.cpus_milli / 1000.0, keys.size());
   // After the adopted ones, so that the coordinator hears of them at once.
   asio::post(loop_.io(), [this, alive = alive_] {
     if (*alive && !stopping_) session_->start();
@@ -206,7 +206,7 @@ void WorkerShell::adopt(KeptAttempt kept) {
   attempt->exit.key = kept.key;
   if (!spec.ok()) {
     rpc::log().warn("event=adoption_failed attempt=\"{}\" error=\"{}\"", to_string(kept.key),
-                       std::string(spec.status().message()));
+                    std::string(spec.status().message()));
     keeper_->stop(kept.key, EndReason::revoked, 0);
     keeper_->forget(kept.key);
     return;
@@ -370,8 +370,7 @@ kj::Promise<void> WorkerShell::shutdown() {
     return blocking(loop_, [cache = cache_] { return cache->close(); })
         .then([](absl::Status closed) {
           if (!closed.ok()) {
-            rpc::log().warn("event=cache_not_synced error=\"{}\"",
-                               std::string(closed.message()));
+            rpc::log().warn("event=cache_not_synced error=\"{}\"", std::string(closed.message()));
           }
         });
   });

@@ -129,7 +129,7 @@ void WorkerShell::prepared(const AttemptPtr& attempt, uint32_t number, const abs
     return;
   }
   rpc::log().warn("event=prepare_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
-                     std::string(status.message()));
+                  std::string(status.message()));
   push(failure(attempt->key, status));
 }
 
@@ -294,9 +294,8 @@ void WorkerShell::on(Pack& action) {
   const auto work = [order = std::move(order), cache = cache_]() -> absl::StatusOr<PackedOutput> {
     for (const SharedUse& use : order.placed.checks) {
       if (!cache->verify_shared_copy(use.path, use.digest, use.print)) {
-        rpc::log().warn(
-            "event=shared_file_changed job={} rank={} blob={} next=\"fetched again\"",
-            to_string(order.exit.key.job), order.exit.key.rank, to_hex(use.digest));
+        rpc::log().warn("event=shared_file_changed job={} rank={} blob={} next=\"fetched again\"",
+                        to_string(order.exit.key.job), order.exit.key.rank, to_hex(use.digest));
       }
     }
     return pack_attempt(order);
@@ -316,7 +315,7 @@ void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput>
   } else {
     const std::string message(output.status().message());
     rpc::log().warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
-                       message);
+                    message);
     push(PackFailed{attempt->key, EndReason::disk_full, message});
   }
   pool_job_done(attempt);

@@ -12,8 +12,8 @@
 
 #include "rpc/connection.h"
 #include "rpc/credentials.h"
-#include "rpc/loop.h"
 #include "rpc/log.h"
+#include "rpc/loop.h"
 #include "runtime/worker/shell/daemon_options.h"
 #include "runtime/worker/shell/run_as.h"
 #include "runtime/worker/shell/worker.h"
@@ -108,7 +108,7 @@ void end_at_signal(rpc::Loop& loop, Worker& worker, asio::signal_set& signals) {
                     .then([&] { loop.stop(); },
                           [&](kj::Exception&& e) {
                             rpc::log().error("event=stop_failed error=\"{}\"",
-                                                e.getDescription().cStr());
+                                             e.getDescription().cStr());
                             loop.stop();
                           }));
   });

@@ -49,7 +49,7 @@ void WorkerShell::send(std::vector<AttemptKey> holding, uint64_t last_update,
                         const std::string why(rpc::to_status(e).message());
                         if (!keys.empty()) {
                           rpc::log().debug("event=report_failed attempts={} error=\"{}\"",
-                                              keys.size(), why);
+                                           keys.size(), why);
                           push(ReportFailed{keys, why});
                         }
                       }));
