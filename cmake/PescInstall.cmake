@@ -19,6 +19,9 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/pescConfig.cmake
 configure_file(cmake/pesc.pc.in ${CMAKE_CURRENT_BINARY_DIR}/pesc.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/pesc.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
+install(FILES scripts/systemd/pesc-coordinator.service scripts/systemd/pesc-worker.service
+        DESTINATION lib/systemd/system)
+
 # Completion is printed by the very program it completes.
 if(NOT CMAKE_CROSSCOMPILING)
   foreach(shell bash zsh)

@@ -181,13 +181,16 @@ int doctor(const Common& common) {
   cgroups(findings);
   gpus(findings);
   limits(findings);
-  bool broken = false;
+  bool broken = false, no_coordinator = false;
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   for (const Finding& finding : findings) {
     const char* word = finding.verdict == Verdict::good      ? "good"
                        : finding.verdict == Verdict::lacking ? "lacks"
                                                              : "broken";
-    broken = broken || finding.verdict == Verdict::broken;
+    if (finding.verdict == Verdict::broken) {
+      broken = true;
+      no_coordinator = no_coordinator || finding.subject == "coordinator";
+    }
     if (common.json) {
       json.push_back({{"subject", finding.subject}, {"verdict", word}, {"text", finding.text}});
     } else {
@@ -195,6 +198,7 @@ int doctor(const Common& common) {
     }
   }
   if (common.json) fmt::print("{}\n", dump(json));
+  if (no_coordinator) return kNoCoordinator;
   return broken ? kSomeFailed : kSucceeded;
 }
 

@@ -59,7 +59,7 @@ class KeeperClient {
     bool die_with_parent = false;   // embedded: the keeper ends all when this process is gone
   };
   // Connects to a keeper that listens at `socket`, else starts one. Never forks this process
-  // (posix_spawn, vfork-like); touches none of its signals or children.
+  // (vfork-like); touches none of its signals or children.
   // Events come from the loop, never from within a call. What is asked before on_welcome is sent
   // after it; what is asked after on_lost is dropped. Dropping the client closes the connection:
   // the keeper goes on (or, with die_with_parent, ends everything).

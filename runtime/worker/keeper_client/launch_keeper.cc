@@ -3,8 +3,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -194,31 +194,61 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   return result;
 }
 
+constexpr int kListenFd = 3;
+constexpr size_t kStackBytes = 256 * 1024;
+
+// What the new process needs until it is another program. It shares the host's memory for that
+// long, while the host's thread stands still.
+struct Launch {
+  const char* program = nullptr;
+  char** argv = nullptr;
+  char** environment = nullptr;
+  int listen_fd = -1;
+  int error = 0;
+};
+
+// System calls only. The table of handlers and that of descriptors are the new process's own.
+int become_keeper(void* argument) {
+  Launch& launch = *static_cast<Launch*>(argument);
+  struct sigaction by_default {};
+  by_default.sa_handler = SIG_DFL;
+  for (int signal = 1; signal < NSIG; ++signal) ::sigaction(signal, &by_default, nullptr);
+  const int listener = ::fcntl(launch.listen_fd, F_DUPFD_CLOEXEC, 10);  // clear of 0 to 3
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  bool ready = listener >= 0 && null >= 0;
+  for (int fd = 0; fd < kListenFd; ++fd) ready = ready && ::dup2(null, fd) == fd;
+  ready = ready && ::dup2(listener, kListenFd) == kListenFd;
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  if (ready) ::execve(launch.program, launch.argv, launch.environment);
+  launch.error = errno;
+  ::_exit(127);
+}
+
 // Starts `program`, which forks itself away and ends: the keeper is not the host's child, and the
-// host has no child left. Returns an errno value.
+// host has no child left. Not by posix_spawn: its child's end would be a SIGCHLD for the host, and
+// one that the host's own wait() could take. A process that is cloned without an exit signal is
+// neither. Returns an errno value.
 int spawn(const std::string& program, int listen_fd, bool die_with_parent, pid_t& pid) {
-  constexpr int kListenFd = 3;
   std::vector<std::string> arguments = {"pesc-keeper", "--listen-fd", std::to_string(kListenFd)};
   if (die_with_parent) arguments.emplace_back("--die-with-parent");
   std::vector<std::string> environment = keeper_environment();
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawnattr_init(&attributes);
-  ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
-  ::posix_spawn_file_actions_adddup2(&actions, 0, 1);
-  ::posix_spawn_file_actions_adddup2(&actions, 0, 2);
-  ::posix_spawn_file_actions_adddup2(&actions, listen_fd, kListenFd);
-  sigset_t all, none;
+  std::vector<char*> argv = pointers(arguments), envp = pointers(environment);
+  Launch launch{program.c_str(), argv.data(), envp.data(), listen_fd, 0};
+  void* stack = ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  if (stack == MAP_FAILED) return errno;
+  // The host's handlers must not run in a process that shares its memory.
+  sigset_t all, before;
   sigfillset(&all);
-  sigemptyset(&none);
-  ::posix_spawnattr_setsigdefault(&attributes, &all);
-  ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-  int error = ::posix_spawn(&pid, program.c_str(), &actions, &attributes,
-                            pointers(arguments).data(), pointers(environment).data());
-  ::posix_spawnattr_destroy(&attributes);
-  ::posix_spawn_file_actions_destroy(&actions);
+  ::pthread_sigmask(SIG_BLOCK, &all, &before);
+  pid = ::clone(become_keeper, static_cast<char*>(stack) + kStackBytes, CLONE_VM | CLONE_VFORK,
+                &launch);
+  const int error = pid < 0 ? errno : launch.error;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::munmap(stack, kStackBytes);
+  if (pid >= 0 && error != 0) ::waitpid(pid, nullptr, __WALL);
   return error;
 }
 
@@ -228,7 +258,7 @@ absl::Status await_detached(pid_t pid) {
   int status = 0;
   pid_t got;
   do {
-    got = ::waitpid(pid, &status, 0);
+    got = ::waitpid(pid, &status, __WALL);
   } while (got < 0 && errno == EINTR);
   if (got != pid || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) return absl::OkStatus();
   return absl::UnavailableError("the keeper could not start (wait status " +
