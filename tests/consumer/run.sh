@@ -6,6 +6,7 @@
 set -eu
 way=$1 build=$2 source=$3
 work=$(mktemp -d "${TMPDIR:-/tmp}/pesc-consumer-XXXXXX")
+chmod 755 "$work"  # the ranks of a worker that root starts are another user's
 pids=""
 trap 'for p in $pids; do kill "$p" 2>/dev/null || true; done; for p in $pids; do wait "$p" || true; done; rm -rf "$work"' EXIT
 export HOME="$work/home" XDG_STATE_HOME="$work/state" XDG_CONFIG_HOME="$work/config"
@@ -39,7 +40,7 @@ esac
 cp "$build/examples/hello" "$work/hello"
 cd "$work"
 echo "embedded:"
-"$consumer" ./hello
+timeout 120 "$consumer" ./hello
 
 bin=$prefix/bin
 "$bin/pesc-coordinator" --listen 127.0.0.1:0 --state "$work/c" >"$work/c.out" 2>"$work/c.log" &
@@ -52,4 +53,4 @@ done
 "$bin/pesc-worker" --coordinator "$address" --state "$work/w" --cpus 2 2>"$work/w.log" &
 pids="$pids $!"
 echo "against $address:"
-PESC_COORDINATOR=$address "$consumer" ./hello
+PESC_COORDINATOR=$address timeout 120 "$consumer" ./hello

@@ -195,24 +195,24 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 }
 
 constexpr int kListenFd = 3;
-constexpr size_t kStackBytes = 256 * 1024;
+constexpr size_t kStackBytes = 128 * 1024;
 
-// What the new process needs until it is another program. It shares the host's memory for that
-// long, while the host's thread stands still.
+// What the two processes need that come before the keeper. They share the host's memory, while the
+// host's thread stands still.
 struct Launch {
   const char* program = nullptr;
   char** argv = nullptr;
   char** environment = nullptr;
   int listen_fd = -1;
-  int error = 0;
+  char* stack_top = nullptr;  // of the second
+  int error = 0;              // errno of what failed
+  int status = 0;             // wait status of the program's first process
 };
 
-// System calls only. The table of handlers and that of descriptors are the new process's own.
+// The second process becomes the program. System calls only; the tables of handlers and of
+// descriptors are its own.
 int become_keeper(void* argument) {
   Launch& launch = *static_cast<Launch*>(argument);
-  struct sigaction by_default {};
-  by_default.sa_handler = SIG_DFL;
-  for (int signal = 1; signal < NSIG; ++signal) ::sigaction(signal, &by_default, nullptr);
   const int listener = ::fcntl(launch.listen_fd, F_DUPFD_CLOEXEC, 10);  // clear of 0 to 3
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   bool ready = listener >= 0 && null >= 0;
@@ -226,51 +226,59 @@ int become_keeper(void* argument) {
   ::_exit(127);
 }
 
+// The first process stands between: it is the program's parent until that has forked itself away.
+int stand_between(void* argument) {
+  Launch& launch = *static_cast<Launch*>(argument);
+  struct sigaction by_default {};
+  by_default.sa_handler = SIG_DFL;
+  for (int signal = 1; signal < NSIG; ++signal) ::sigaction(signal, &by_default, nullptr);
+  const pid_t pid = ::clone(become_keeper, launch.stack_top, CLONE_VM | CLONE_VFORK, argument);
+  if (pid < 0) {
+    launch.error = errno;
+    ::_exit(127);
+  }
+  while (::waitpid(pid, &launch.status, __WALL) < 0 && errno == EINTR) {
+  }
+  ::_exit(0);
+}
+
 // Starts `program`, which forks itself away and ends: the keeper is not the host's child, and the
-// host has no child left. Not by posix_spawn: its child's end would be a SIGCHLD for the host, and
-// one that the host's own wait() could take. A process that is cloned without an exit signal is
-// neither. Returns an errno value.
-int spawn(const std::string& program, int listen_fd, bool die_with_parent, pid_t& pid) {
+// host has no child left. Not by posix_spawn: the end of its child is a SIGCHLD for the host, and
+// one that the host's own wait() could take. A process cloned without an exit signal is neither, as
+// long as it executes nothing (that brings the signal back): hence two. Returns an errno value.
+int spawn(const std::string& program, int listen_fd, bool die_with_parent, int& status) {
   std::vector<std::string> arguments = {"pesc-keeper", "--listen-fd", std::to_string(kListenFd)};
   if (die_with_parent) arguments.emplace_back("--die-with-parent");
   std::vector<std::string> environment = keeper_environment();
   std::vector<char*> argv = pointers(arguments), envp = pointers(environment);
-  Launch launch{program.c_str(), argv.data(), envp.data(), listen_fd, 0};
-  void* stack = ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-  if (stack == MAP_FAILED) return errno;
+  void* stacks = ::mmap(nullptr, 2 * kStackBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  if (stacks == MAP_FAILED) return errno;
+  char* first_top = static_cast<char*>(stacks) + kStackBytes;
+  Launch launch{
+      program.c_str(), argv.data(), envp.data(), listen_fd, first_top + kStackBytes, 0, 0};
   // The host's handlers must not run in a process that shares its memory.
   sigset_t all, before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_BLOCK, &all, &before);
-  pid = ::clone(become_keeper, static_cast<char*>(stack) + kStackBytes, CLONE_VM | CLONE_VFORK,
-                &launch);
+  const pid_t pid = ::clone(stand_between, first_top, CLONE_VM | CLONE_VFORK, &launch);
   const int error = pid < 0 ? errno : launch.error;
+  while (pid >= 0 && ::waitpid(pid, nullptr, __WALL) < 0 && errno == EINTR) {
+  }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::munmap(stack, kStackBytes);
-  if (pid >= 0 && error != 0) ::waitpid(pid, nullptr, __WALL);
+  ::munmap(stacks, 2 * kStackBytes);
+  status = launch.status;
   return error;
-}
-
-// Waits for the short-lived first process, and for no other child of the host. Where the host
-// ignores SIGCHLD, or reaps everything itself, its status is not to be had.
-absl::Status await_detached(pid_t pid) {
-  int status = 0;
-  pid_t got;
-  do {
-    got = ::waitpid(pid, &status, __WALL);
-  } while (got < 0 && errno == EINTR);
-  if (got != pid || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) return absl::OkStatus();
-  return absl::UnavailableError("the keeper could not start (wait status " +
-                                std::to_string(status) + ")");
 }
 
 absl::Status spawn_and_await(const std::string& program, int listen_fd, bool die_with_parent,
                              int& error) {
-  pid_t pid = 0;
-  error = spawn(program, listen_fd, die_with_parent, pid);
+  int status = 0;
+  error = spawn(program, listen_fd, die_with_parent, status);
   if (error != 0) return failure("cannot start the keeper " + program, error);
-  return await_detached(pid);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
+  return absl::UnavailableError("the keeper could not start (wait status " +
+                                std::to_string(status) + ")");
 }
 
 absl::Status start_keeper(const KeeperClient::Options& options, int listen_fd) {
