@@ -30,7 +30,10 @@ absl::StatusOr<Opened> open_job(const Common& common, const std::string& text) {
 int watch_job(const Common& common, const std::string& text) {
   absl::StatusOr<Opened> opened = open_job(common, text);
   if (!opened.ok()) return fail(opened.status());
-  Watched watched = watch(opened->job, false, {.cancel_on_interrupt = false, .quiet = common.json});
+  Watched watched = watch(opened->job, false,
+                          {.cancel_on_interrupt = false, .quiet = common.json, .on_stalled = [&] {
+                             say_why_it_waits(opened->client, opened->job.id());
+                           }});
   if (watched.end == WatchEnd::interrupted) return kInterrupted;
   if (watched.end == WatchEnd::detached) return kSucceeded;
   if (!watched.result.ok()) return fail(watched.result.status());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <thread>
 
 #include "model/job_spec.h"
 #include "runtime/cli/cli.h"
@@ -49,6 +50,16 @@ void report_end(Client& client, const JobStatus& status, const std::string& dire
     say(fmt::format("  {} {}: {}", each.count == 1 ? "rank" : "ranks", each.ranks, each.reason));
   }
   if (why->size() > kShown) say(fmt::format("  … and {} more reasons", why->size() - kShown));
+}
+
+void say_why_it_waits(Client client, const std::string& id) {
+  std::thread([client = std::move(client), id]() mutable {
+    absl::StatusOr<std::vector<WhyLine>> why = client.why(id);
+    if (!why.ok()) return;
+    for (const WhyLine& line : *why) {
+      if (line.state == State::waiting) say("still waiting: " + line.reason);
+    }
+  }).detach();
 }
 
 Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>& ranks,

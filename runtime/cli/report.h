@@ -16,6 +16,9 @@ absl::StatusOr<client::FetchReport> fetch_job(Client& client, const std::string&
 // One line for the job, and the reasons of its failures.
 void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json);
 
+// Says what a job that does not move waits for. Does not block.
+void say_why_it_waits(Client client, const std::string& id);
+
 struct Statistics {
   uint32_t ranks = 0;  // that have run to their end
   double min_seconds = 0, median_seconds = 0, mean_seconds = 0, max_seconds = 0;

@@ -14,6 +14,7 @@
 #include "runtime/cli/job_options.h"
 #include "runtime/cli/report.h"
 #include "runtime/cli/watcher.h"
+#include "runtime/local/cluster.h"
 
 namespace pesc::cli {
 namespace {
@@ -88,6 +89,7 @@ class RunCommand {
     // All that can be wrong with the job is found before anything is started or stored.
     absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job);
     if (!prepared.ok()) return fail(prepared.status());
+    if (absl::Status fits = check_fits_here(prepared->spec); !fits.ok()) return fail(fits);
     digest_ = to_hex(client::digest_of(prepared->spec));
     if (options_.resume && RunDirectory(options_.output).completed() == digest_) {
       say("'" + options_.output +
@@ -123,8 +125,30 @@ class RunCommand {
   absl::Status another_job() const {
     return absl::FailedPreconditionError(
         "'" + output_ +
-        "' holds an interrupted run of another job (program, arguments, files or flags differ); "
+        "' holds an incomplete run of another job (program, arguments, files or flags differ); "
         "resume with the same command line, or name another directory (-o DIR)");
+  }
+
+  // What this process alone could never run is refused, not waited for.
+  absl::Status check_fits_here(const JobSpec& spec) const {
+    if (!embedded_) return absl::OkStatus();
+    if (!spec.room.empty()) {
+      return absl::InvalidArgumentError("--room: rooms are a coordinator's, and none is named");
+    }
+    const uint32_t slots =
+        local::slots_per_worker({.workers = local_.workers, .slots = local_.slots});
+    if (spec.resources.cpus_milli > slots * 1000) {
+      return absl::InvalidArgumentError(
+          fmt::format("--cpus {:g}: a worker in this process has {}; ask for less, or say how many "
+                      "it shall have (--slots N)",
+                      spec.resources.cpus_milli / 1000.0, slots));
+    }
+    const uint64_t memory = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                            static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    if (spec.resources.memory_bytes > memory) {
+      return absl::InvalidArgumentError("--memory: this machine has " + format_bytes(memory));
+    }
+    return absl::OkStatus();
   }
 
   int check_flags() {
@@ -157,10 +181,11 @@ class RunCommand {
     RunDirectory directory(output_);
     bool can = directory.can_be_resumed();
     if (can && !options_.resume) {
-      return absl::FailedPreconditionError(
-          "'" + output_ +
-          "' holds an interrupted run: go on with it by --resume, or name another "
-          "directory (-o DIR)");
+      return absl::FailedPreconditionError("'" + output_ +
+                                           "' holds a run that is not complete (interrupted, or "
+                                           "with failed ranks): go on with it by "
+                                           "--resume, or name another "
+                                           "directory (-o DIR)");
     }
     if (options_.resume && options_.output.empty()) {
       return absl::InvalidArgumentError("--resume needs the output directory of the run: -o DIR");
@@ -196,7 +221,10 @@ class RunCommand {
       say(fmt::format("job {} ({}{})", handle.id(), count_ranks(repetitions_),
                       embedded_ ? ", in this process" : ""));
     }
-    Watched watched = watch(handle, embedded_, {.quiet = common_.json, .interrupted = interrupted});
+    Watched watched = watch(handle, embedded_,
+                            {.quiet = common_.json, .interrupted = interrupted, .on_stalled = [&] {
+                               say_why_it_waits(client, handle.id());
+                             }});
     if (watched.end == WatchEnd::detached) return kSucceeded;
     if (!watched.result.ok() && watched.end == WatchEnd::interrupted) return kInterrupted;
     if (!watched.result.ok()) return fail(watched.result.status());

@@ -23,6 +23,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int kStalledMs = 3'000;
+constexpr auto kSameInterrupt = std::chrono::milliseconds(300);
+
 sigset_t watched_signals() {
   sigset_t set;
   sigemptyset(&set);
@@ -200,7 +203,13 @@ Watched watch(JobHandle& job, bool embedded, const WatchOptions& options) {
   auto display = std::make_shared<Display>(options.quiet);
   auto watched = std::make_shared<Watched>();
   auto over = std::make_shared<bool>(false);
-  job.on_progress([display](const Progress& progress) { display->show(progress); }, executor);
+  auto idle = std::make_shared<bool>(false);
+  job.on_progress(
+      [display, idle](const Progress& progress) {
+        *idle = progress.status.running == 0 && progress.status.waiting > 0;
+        display->show(progress);
+      },
+      executor);
   job.on_finished(
       [watched, over, display](const absl::StatusOr<JobResult>& result) {
         if (result.ok()) display->show({result->status(), {}});
@@ -208,9 +217,11 @@ Watched watch(JobHandle& job, bool embedded, const WatchOptions& options) {
         *over = true;
       },
       executor);
-  bool interrupted = false, left = false;
+  bool interrupted = false, left = false, stalled = !options.on_stalled || options.quiet;
+  Clock::time_point interrupted_at;
   auto interrupt = [&] {
     interrupted = true;
+    interrupted_at = Clock::now();
     display->end();
     if (!options.interrupted) say("cancelling (once more to leave at once)");
     // Not here: the coordinator may be away, and the second interrupt must still be heard.
@@ -222,7 +233,11 @@ Watched watch(JobHandle& job, bool embedded, const WatchOptions& options) {
   if (options.interrupted) interrupt();
   while (!*over && !left) {
     pollfd fds[2] = {{signals.fd(), POLLIN, 0}, {inbox->fd(), POLLIN, 0}};
-    poll(fds, 2, -1);
+    if (poll(fds, 2, stalled ? -1 : kStalledMs) == 0 && *idle && !stalled) {
+      stalled = true;
+      display->end();
+      options.on_stalled();
+    }
     while (int signal = signals.next()) {
       if (signal == SIGHUP) {
         display->lose_terminal();
@@ -230,6 +245,8 @@ Watched watch(JobHandle& job, bool embedded, const WatchOptions& options) {
         if (embedded) continue;  // its ranks are this process's: it goes on without a terminal
         watched->end = WatchEnd::detached;
         left = true;
+      } else if (interrupted && Clock::now() - interrupted_at < kSameInterrupt) {
+        continue;  // one key press, or `timeout`, may send two: to the process and to its group
       } else if (interrupted || !options.cancel_on_interrupt) {
         watched->end = WatchEnd::interrupted;
         left = true;

@@ -2,6 +2,7 @@
 // lost terminal detaches.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -25,6 +26,8 @@ struct WatchOptions {
   bool cancel_on_interrupt = true;  // `run`; false: `watch` only stops watching
   bool quiet = false;               // --json: nothing but the result
   bool interrupted = false;         // already, while it was submitted
+  // Called once, when nothing has run or changed for some seconds: must not block.
+  std::function<void()> on_stalled;
 };
 
 enum class WatchEnd { finished, interrupted, detached };

@@ -59,8 +59,7 @@ class ClusterImpl : public Cluster {
     if (!opened.ok()) return opened.status();
     coordinator_ = *std::move(opened);
     uint32_t workers = std::max<uint32_t>(1, options.workers);
-    uint32_t slots =
-        options.slots != 0 ? options.slots : std::max<uint32_t>(1, machine_cpus() / workers);
+    uint32_t slots = slots_per_worker(options);
     for (uint32_t i = 0; i < workers; ++i) {
       absl::Status status = add_worker(loop, options, i, slots);
       if (!status.ok()) return status;
@@ -103,6 +102,11 @@ class ClusterImpl : public Cluster {
 };
 
 }  // namespace
+
+uint32_t slots_per_worker(const Options& options) {
+  if (options.slots != 0) return options.slots;
+  return std::max<uint32_t>(1, machine_cpus() / std::max<uint32_t>(1, options.workers));
+}
 
 absl::StatusOr<std::unique_ptr<Cluster>> Cluster::start(rpc::Loop& loop, const Options& options) {
   if (options.workers > 1'000 || options.slots > 100'000) {

@@ -18,6 +18,9 @@ struct Options {
   std::filesystem::path keeper_program;
 };
 
+// The cpus each worker of such a cluster has.
+uint32_t slots_per_worker(const Options& options);
+
 class Cluster {
  public:
   static absl::StatusOr<std::unique_ptr<Cluster>> start(rpc::Loop& loop, const Options& options);

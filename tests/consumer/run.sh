@@ -17,14 +17,17 @@ cmake --install "$build" --prefix "$prefix" >/dev/null
 libdir=$(dirname "$(find "$prefix" -name libpesc.so)")
 case $way in
   find_package)
-    cmake -S "$source/tests/consumer/find_package" -B "$work/b" -DCMAKE_PREFIX_PATH="$prefix" >/dev/null
+    cmake -S "$source/tests/consumer/find_package" -B "$work/b" -G Ninja \
+      -DCMAKE_PREFIX_PATH="$prefix" >/dev/null
     cmake --build "$work/b" >/dev/null
     consumer=$work/b/consumer ;;
   pkg_config)
     mkdir "$work/b"
     # The prefix is where the tree was moved to, not where it was configured for.
-    PKG_CONFIG_PATH="$libdir/pkgconfig" make -s -C "$work/b" -f "$source/tests/consumer/pkg_config/Makefile" \
-      VPATH="$source/tests/consumer" PKG_CONFIG="pkg-config --define-prefix" consumer
+    export PKG_CONFIG_PATH="$libdir/pkgconfig"
+    # shellcheck disable=SC2046
+    "${CXX:-g++}" -std=c++20 -o "$work/b/consumer" "$source/tests/consumer/consumer.cc" \
+      $(pkg-config --define-prefix --cflags --libs pesc)
     consumer=$work/b/consumer
     export LD_LIBRARY_PATH="$libdir" ;;
   add_subdirectory)

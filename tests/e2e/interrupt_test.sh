@@ -42,7 +42,7 @@ present r-kill/.pesc/state
 expect 2 pesc run -n 5 --slots 1 -o r-kill -- ./counted
 says "--resume"
 expect 2 pesc run -n 6 --slots 1 -o r-kill --resume -- ./counted
-says "interrupted run of another job"
+says "incomplete run of another job"
 start resumed pesc run -n 5 --slots 1 -o r-kill --resume -- ./counted
 echo go >"$WORK/gate"
 ended resumed 0

@@ -61,7 +61,7 @@ while True:
     threading.Thread(target=serve, daemon=True).start()
 P
 coordinator # for a token that is well-formed
-cp "$(find "$XDG_STATE_HOME/pesc/coordinators" -name '*.admin.join')" own.join
+cp "$XDG_STATE_HOME/pesc/coordinators/${ADDRESS##*:}.admin.join" own.join
 chmod 600 own.join
 for kind in http banner closes; do
   : >"$WORK/$kind.port"

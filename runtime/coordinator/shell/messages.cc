@@ -128,6 +128,11 @@ std::string failure_line(const AttemptOutcome& outcome) {
       line = std::string(to_string(outcome.reason));
       break;
   }
+  // Where the worker says the same in other words, its words will do.
+  const bool said =
+      outcome.reason == EndReason::time_limit ||
+      (outcome.reason == EndReason::signal && outcome.detail.starts_with("killed by"));
+  if (said && !outcome.detail.empty()) return outcome.detail;
   if (!outcome.detail.empty()) line += ": " + outcome.detail;
   return line;
 }
