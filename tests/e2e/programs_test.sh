@@ -38,7 +38,7 @@ script three 'echo "something is wrong" >&2; exit 3'
 fails_with three 3 0 exit_code "exit code 3: something is wrong"
 script stubborn 'trap "" TERM; while :; do :; done'
 expect 1 pesc run --time-limit 200ms --grace 100ms -o r-stubborn -- ./stubborn
-says "past the time limit"
+says "longer than its time limit"
 equal "$(tail -1 r-stubborn/ranks.csv | cut -d, -f9)" time_limit
 
 script unread ':'
