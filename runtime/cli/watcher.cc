@@ -24,7 +24,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kStalledMs = 3'000;
-constexpr auto kSameInterrupt = std::chrono::milliseconds(300);
+constexpr auto kSameInterrupt = std::chrono::milliseconds(5);
 
 sigset_t watched_signals() {
   sigset_t set;

@@ -75,10 +75,12 @@ ended hup 0
 same r-hup/output.txt expected
 
 # SIGTERM counts as an interrupt; a second one leaves at once though the rank is stubborn.
-script stubborn 'trap "" TERM; echo $$ >"'"$WORK"'/stubborn"; echo up >"'"$WORK"'/started"; while :; do :; done'
+gates termed
+script stubborn 'trap "echo term >'"$WORK"'/termed" TERM; echo $$ >"'"$WORK"'/stubborn"; echo up >"'"$WORK"'/started"; while :; do :; done'
 start twice pesc run --grace 60s -o r-twice -- ./stubborn
 kill -TERM "$RUN"
 await "$WORK/twice.err" cancelling "$RUN" >/dev/null
+read -r _ <"$WORK/termed" # the first one has reached the rank, so that the second is another
 kill -TERM "$RUN"
 ended twice 130
 tail -f /dev/null --pid="$(cat "$WORK/stubborn")" # nothing outlives the run
