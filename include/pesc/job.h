@@ -53,6 +53,24 @@ struct Job {
   std::string name;                     ///< for people; default: the program's name
   std::string room;                     ///< run only on workers of this room
   uint64_t seed = 0;                    ///< PESC_SEED of each rank is a function of it and the rank
+
+  /// All ranks run at the same time ("a gang"): none starts before all have their place, and when
+  /// one dies all are stopped and started again, each from its checkpoint. Its results are
+  /// committed when all ranks have succeeded. At most 10,000 ranks.
+  bool parallel = false;
+  bool same_worker = false;  ///< with `parallel`: all ranks on one worker
+  /// Stop the job when this many ranks have failed for good. 0, the default: stop it when its first
+  /// 20 attempts (all of them, of a smaller job) failed within a second and none succeeded.
+  /// UINT32_MAX: never.
+  uint32_t max_failures = 0;
+  std::chrono::milliseconds job_time_limit{0};  ///< from submission to the job's end; 0: none
+  /// Save checkpoint_dir at least this often, whether the program says `checkpoint` or not (its
+  /// files must then be written aside and renamed into place). 0: only when it says so, and when it
+  /// is stopped. At least one second.
+  std::chrono::milliseconds checkpoint_every{0};
+  /// Near the job's end, start a second attempt of the slowest ranks on idle cpus; the first to
+  /// succeed counts. Never done for parallel jobs.
+  bool second_attempts = true;
 };
 
 }  // namespace pesc

@@ -50,6 +50,12 @@ struct JobSpec {
   uint64_t output_limit_bytes = 0;  // of standard output and of standard error, each
   std::string room;                 // empty: any
   uint64_t seed = 0;
+  bool parallel = false;             // a gang: all ranks run together, or none
+  bool same_worker = false;          // a gang on one worker
+  uint32_t max_failures = 0;         // ranks failed for good that stop the job; 0: see kAllFailEarly
+  uint64_t job_time_limit_ms = 0;    // from the submission to the job's end; 0: none
+  uint64_t checkpoint_every_ms = 0;  // save checkpoint_dir at this interval too; 0: at events only
+  bool second_attempts = true;       // near its end, idle cpus may try the slowest ranks once more
   bool operator==(const JobSpec&) const = default;
 };
 
@@ -62,6 +68,12 @@ inline constexpr size_t kMaxArgumentBytes = 100 * 1024;  // the kernel's own lim
 inline constexpr size_t kMaxCommandBytes = 1024 * 1024;
 inline constexpr uint64_t kDefaultOutputLimitBytes = 1ull << 30;
 inline constexpr uint32_t kMaxCpusMilli = 100'000'000;
+inline constexpr uint32_t kMaxGangRanks = 10'000;
+inline constexpr uint64_t kMinCheckpointEveryMs = 1'000;
+inline constexpr uint32_t kNoMaxFailures = UINT32_MAX;  // max_failures: never stop for failures
+// With max_failures 0 a job stops when this many first attempts (or all, of a smaller job) have
+// failed within a second of their start, and nothing of it has succeeded.
+inline constexpr uint32_t kAllFailEarly = 20;
 
 // OK, or InvalidArgument with a message that names the field and says what to do.
 absl::Status validate(const JobSpec& spec);

@@ -7,12 +7,12 @@
 namespace pesc {
 namespace {
 // In the order of EndReason.
-constexpr std::array<std::string_view, 13> kReasonNames = {
+constexpr std::array<std::string_view, 16> kReasonNames = {
     "succeeded",  "exit_code",    "signal",        "cannot_start",
     "time_limit", "output_limit", "out_of_memory", "inputs_unavailable",
     "disk_full",  "vacated",      "worker_lost",   "cancelled",
-    "revoked"};
-static_assert(static_cast<size_t>(EndReason::revoked) + 1 == kReasonNames.size());
+    "revoked",    "port_taken",   "worker_faulty", "bad_checkpoint"};
+static_assert(static_cast<size_t>(kLastEndReason) + 1 == kReasonNames.size());
 
 // RankState and JobState have the same names in the same order.
 constexpr std::array<std::string_view, 5> kStateNames = {"waiting", "running", "succeeded",
@@ -55,6 +55,9 @@ bool uses_up_a_retry(EndReason reason) {
     case EndReason::worker_lost:
     case EndReason::cancelled:
     case EndReason::revoked:
+    case EndReason::port_taken:
+    case EndReason::worker_faulty:
+    case EndReason::bad_checkpoint:
       return false;
   }
   return false;

@@ -26,7 +26,11 @@ enum class EndReason : uint8_t {
   worker_lost,
   cancelled,  // by the user
   revoked,    // another attempt of the rank committed, or the lease was withdrawn
+  port_taken,      // a gang's rank 0 found its master_port in use: the gang starts again for free
+  worker_faulty,   // failed at once on a worker where ranks fail at once that succeed elsewhere
+  bad_checkpoint,  // died at once from a checkpoint that had been restored
 };
+inline constexpr EndReason kLastEndReason = EndReason::bad_checkpoint;
 std::string_view to_string(EndReason reason);  // "exit_code"
 absl::StatusOr<EndReason> parse_end_reason(std::string_view name);
 // Whether a failure of this class uses up one of the job's retries. The other failures are not the
@@ -41,9 +45,10 @@ struct AttemptOutcome {
   std::string detail;              // one line for `pesc why`, e.g. the last line of standard error
   int64_t started_unix_ms = 0;
   uint64_t duration_ms = 0;
+  uint64_t saved_ms = 0;  // of these, what a checkpoint of the attempt has saved
   uint64_t cpu_ms = 0;
   uint64_t max_rss_bytes = 0;
-  BlobRef output;  // tar + zstd of what the attempt left; empty: nothing came back
+  BlobRef output;     // tar + zstd of what the attempt left; empty: nothing came back
   std::vector<std::string> uncollected;  // at most 20 names left behind in app_dir
   bool operator==(const AttemptOutcome&) const = default;
 };

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 namespace pesc::protocol {
 namespace {
@@ -102,7 +103,7 @@ absl::Status too_many(size_t count, size_t max_count) {
 // ---------------------------------------------------------------------------------------
 
 absl::StatusOr<EndReason> decode_end_reason(uint8_t value) {
-  return in_range(value, EndReason::revoked, "end reason");
+  return in_range(value, kLastEndReason, "end reason");
 }
 
 absl::StatusOr<RankState> decode_rank_state(uint8_t value) {
@@ -238,6 +239,12 @@ void encode(JobSpec::Builder out, const ::pesc::JobSpec& value) {
   out.setOutputLimitBytes(value.output_limit_bytes);
   out.setRoom(as_data(value.room));
   out.setSeed(value.seed);
+  out.setParallel(value.parallel);
+  out.setSameWorker(value.same_worker);
+  out.setMaxFailures(value.max_failures);
+  out.setJobTimeLimitMs(value.job_time_limit_ms);
+  out.setCheckpointEveryMs(value.checkpoint_every_ms);
+  out.setSecondAttempts(value.second_attempts);
 }
 
 namespace {
@@ -273,6 +280,12 @@ absl::StatusOr<::pesc::JobSpec> decode_spec(JobSpec::Reader in) {
   value.output_limit_bytes = in.getOutputLimitBytes();
   value.room = to_string(in.getRoom());
   value.seed = in.getSeed();
+  value.parallel = in.getParallel();
+  value.same_worker = in.getSameWorker();
+  value.max_failures = in.getMaxFailures();
+  value.job_time_limit_ms = in.getJobTimeLimitMs();
+  value.checkpoint_every_ms = in.getCheckpointEveryMs();
+  value.second_attempts = in.getSecondAttempts();
   if (!status.ok()) return status;
   return value;
 }
@@ -288,6 +301,7 @@ absl::StatusOr<::pesc::AttemptOutcome> decode_outcome(Outcome::Reader in) {
   if (value.detail.size() > kMaxDetailBytes) return malformed("a detail of more than 64 KiB");
   value.started_unix_ms = in.getStartedUnixMs();
   value.duration_ms = in.getDurationMs();
+  value.saved_ms = in.getSavedMs();
   value.cpu_ms = in.getCpuMs();
   value.max_rss_bytes = in.getMaxRssBytes();
   take(status, value.output, decode(in.getOutput()));
@@ -311,6 +325,7 @@ void encode(Outcome::Builder out, const ::pesc::AttemptOutcome& value) {
   out.setDetail(as_data(std::string_view(value.detail).substr(0, kMaxDetailBytes)));
   out.setStartedUnixMs(value.started_unix_ms);
   out.setDurationMs(value.duration_ms);
+  out.setSavedMs(value.saved_ms);
   out.setCpuMs(value.cpu_ms);
   out.setMaxRssBytes(value.max_rss_bytes);
   if (value.output != ::pesc::BlobRef{}) encode(out.initOutput(), value.output);
@@ -339,6 +354,94 @@ absl::StatusOr<Stop> decode(StopRequest::Reader in) {
   });
 }
 
+void encode(Checkpoint::Builder out, const CheckpointRef& value) {
+  out.setNumber(value.number);
+  if (!value.manifest.empty()) encode(out.initManifest(), value.manifest);
+}
+
+absl::StatusOr<CheckpointRef> decode(Checkpoint::Reader in) {
+  return guarded([in]() -> absl::StatusOr<CheckpointRef> {
+    CheckpointRef value;
+    value.number = in.getNumber();
+    absl::Status status;
+    take(status, value.manifest, decode(in.getManifest()));
+    if (!status.ok()) return status;
+    if ((value.number == 0) != value.manifest.empty()) {
+      return malformed("a checkpoint without a number or without a manifest");
+    }
+    return value;
+  });
+}
+
+void encode(CheckpointFile::Builder out, const ::pesc::CheckpointFile& value) {
+  out.setPath(as_data(value.path));
+  out.setKind(static_cast<uint8_t>(value.kind));
+  out.setMode(value.mode);
+  out.setModifiedUnixMs(value.modified_unix_ms);
+  if (!value.target.empty()) out.setTarget(as_data(value.target));
+  if (!value.chunks.empty()) encode_list(out.initChunks(value.chunks.size()), value.chunks);
+}
+
+absl::StatusOr<::pesc::CheckpointFile> decode(CheckpointFile::Reader in) {
+  return guarded([in]() -> absl::StatusOr<::pesc::CheckpointFile> {
+    ::pesc::CheckpointFile value;
+    absl::Status status;
+    take(status, value.path, normalise_relative_path(as_view(in.getPath())));
+    take(status, value.kind,
+         in_range(in.getKind(), CheckpointFileKind::symlink, "kind of checkpoint file"));
+    value.mode = in.getMode() & 0777;
+    value.modified_unix_ms = in.getModifiedUnixMs();
+    value.target = to_string(in.getTarget());
+    take(status, value.chunks, decode_list(in.getChunks(), kMaxCheckpointChunks));
+    if (!status.ok()) return status;
+    if (value.target.find('\0') != std::string::npos) return malformed("a target with a NUL");
+    return value;
+  });
+}
+
+void encode(CheckpointManifest::Builder out, const ::pesc::CheckpointManifest& value) {
+  encode_list(out.initFiles(value.files.size()), value.files);
+}
+
+namespace {
+
+// Whoever restores it writes below its checkpoint_dir and nowhere else.
+absl::Status check_manifest(const ::pesc::CheckpointManifest& manifest) {
+  std::set<std::string_view> directories;
+  std::string_view before;
+  for (const ::pesc::CheckpointFile& file : manifest.files) {
+    if (!before.empty() && file.path <= before) return malformed("a manifest that is not sorted");
+    before = file.path;
+    const size_t slash = file.path.rfind('/');
+    if (slash != std::string::npos &&
+        !directories.contains(std::string_view(file.path).substr(0, slash))) {
+      return malformed("a checkpoint's file outside its directories");
+    }
+    if (file.kind == CheckpointFileKind::directory) directories.insert(file.path);
+    for (size_t i = 0; i < file.chunks.size(); ++i) {
+      const uint64_t size = file.chunks[i].size_bytes;
+      const bool last = i + 1 == file.chunks.size();
+      if (size == 0 || size > kCheckpointChunkBytes || (!last && size < kCheckpointChunkBytes)) {
+        return malformed("a checkpoint's chunk of a wrong size");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<::pesc::CheckpointManifest> decode(CheckpointManifest::Reader in) {
+  return guarded([in]() -> absl::StatusOr<::pesc::CheckpointManifest> {
+    ::pesc::CheckpointManifest value;
+    absl::Status status;
+    take(status, value.files, decode_list(in.getFiles(), kMaxCheckpointFiles));
+    status.Update(check_manifest(value));
+    if (!status.ok()) return status;
+    return value;
+  });
+}
+
 // ---- bytes
 // ---------------------------------------------------------------------------------------
 
@@ -350,6 +453,13 @@ std::string serialize_outcome(const ::pesc::AttemptOutcome& outcome) {
 }
 absl::StatusOr<::pesc::AttemptOutcome> parse_outcome(std::string_view bytes) {
   return parse<Outcome>(bytes);
+}
+
+std::string serialize_manifest(const ::pesc::CheckpointManifest& manifest) {
+  return serialize<CheckpointManifest>(manifest);
+}
+absl::StatusOr<::pesc::CheckpointManifest> parse_manifest(std::string_view bytes) {
+  return parse<CheckpointManifest>(bytes);
 }
 
 Preamble make_preamble(uint32_t version) {

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "model/checkpoint.h"
 #include "model/job_spec.h"
 #include "model/outcome.h"
 #include "pesc.capnp.h"
@@ -33,6 +34,9 @@ void encode(FileRef::Builder out, const ::pesc::FileRef& value);
 void encode(JobSpec::Builder out, const ::pesc::JobSpec& value);
 void encode(Outcome::Builder out, const ::pesc::AttemptOutcome& value);
 void encode(StopRequest::Builder out, const Stop& value);
+void encode(Checkpoint::Builder out, const CheckpointRef& value);
+void encode(CheckpointFile::Builder out, const ::pesc::CheckpointFile& value);
+void encode(CheckpointManifest::Builder out, const ::pesc::CheckpointManifest& value);
 
 absl::StatusOr<::pesc::BlobRef> decode(BlobRef::Reader in);
 absl::StatusOr<::pesc::AttemptKey> decode(AttemptKey::Reader in);
@@ -40,6 +44,11 @@ absl::StatusOr<::pesc::FileRef> decode(FileRef::Reader in);
 absl::StatusOr<::pesc::JobSpec> decode(JobSpec::Reader in);
 absl::StatusOr<::pesc::AttemptOutcome> decode(Outcome::Reader in);
 absl::StatusOr<Stop> decode(StopRequest::Reader in);
+absl::StatusOr<CheckpointRef> decode(Checkpoint::Reader in);
+absl::StatusOr<::pesc::CheckpointFile> decode(CheckpointFile::Reader in);
+// Its paths are safe: relative, normalised, sorted, none below a symlink or a file; targets of
+// symlinks may be anything.
+absl::StatusOr<::pesc::CheckpointManifest> decode(CheckpointManifest::Reader in);
 
 // Bytes are no text: names, arguments and values need not be UTF-8.
 inline capnp::Data::Reader as_data(std::string_view bytes) {
@@ -102,6 +111,8 @@ std::string serialize_spec(const ::pesc::JobSpec& spec);
 absl::StatusOr<::pesc::JobSpec> parse_spec(std::string_view bytes);
 std::string serialize_outcome(const ::pesc::AttemptOutcome& outcome);
 absl::StatusOr<::pesc::AttemptOutcome> parse_outcome(std::string_view bytes);
+std::string serialize_manifest(const ::pesc::CheckpointManifest& manifest);
+absl::StatusOr<::pesc::CheckpointManifest> parse_manifest(std::string_view bytes);
 
 // What each side sends first: "PESC", then its version, big-endian.
 inline constexpr size_t kPreambleBytes = 8;

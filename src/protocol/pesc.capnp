@@ -3,7 +3,7 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("pesc::protocol");
 
-const protocolVersion :UInt32 = 1;
+const protocolVersion :UInt32 = 2;
 # A connection begins with 8 bytes in each direction, before Cap'n Proto: "PESC", then the version,
 # big-endian. Who sends something else is not PESC; who sends another version is told so.
 
@@ -40,6 +40,12 @@ struct JobSpec {
   outputLimitBytes @14 :UInt64;
   room @15 :Data;
   seed @16 :UInt64;
+  parallel @17 :Bool;
+  sameWorker @18 :Bool;
+  maxFailures @19 :UInt32;
+  jobTimeLimitMs @20 :UInt64;
+  checkpointEveryMs @21 :UInt64;
+  secondAttempts @22 :Bool = true;
 }
 
 struct Outcome {
@@ -54,7 +60,19 @@ struct Outcome {
   output @8 :BlobRef;
   uncollected @9 :List(Data);
   refusedArguments @10 :Bool;
+  savedMs @11 :UInt64;
 }
+
+struct CheckpointFile {
+  path @0 :Data;
+  kind @1 :UInt8;
+  mode @2 :UInt32;
+  modifiedUnixMs @3 :Int64;
+  target @4 :Data;                     # of a symlink
+  chunks @5 :List(BlobRef);            # 4 MiB each, but for a file's last
+}
+struct CheckpointManifest { files @0 :List(CheckpointFile); }
+# A blob of its own, in canonical bytes: equal directories have equal manifests.
 
 # ---- login -------------------------------------------------------------------------------------
 
@@ -108,6 +126,20 @@ struct JobStatus {
   revision @12 :UInt64;                # grows with each change
   committed @13 :UInt32;               # ranks in their final state
   detail @14 :Data;                    # why a job stopped early, one line; else empty
+  tally @15 :Tally;
+}
+
+struct ReasonCount { reason @0 :UInt8; attempts @1 :UInt32; }
+
+struct Tally {
+  # Of all attempts of a job so far, those of before a restart of the coordinator included.
+  ended @0 :List(ReasonCount);         # attempts by how they ended; reasons that never were are left out
+  usefulMs @1 :UInt64;                 # running time of the attempts that were committed
+  redoneMs @2 :UInt64;                 # of the others: what no checkpoint had saved
+  checkpoints @3 :UInt32;              # saved
+  secondAttempts @4 :UInt32;           # started of slow ranks
+  secondWon @5 :UInt32;                # that committed first
+  gangStarts @6 :UInt32;               # generations of a parallel job
 }
 
 struct RankProgress { rank @0 :UInt32; fraction @1 :Float64; text @2 :Data; worker @3 :Data; }
@@ -125,7 +157,7 @@ struct WorkerStatus {
   name @1 :Data;
   room @2 :Data;
   address @3 :Text;
-  state @4 :Text;                      # "attached" or "away"
+  state @4 :Text;                      # "attached", "draining", "set aside" or "away"
   cpusMilli @5 :UInt32;
   cpusUsedMilli @6 :UInt32;
   memoryBytes @7 :UInt64;
@@ -134,6 +166,7 @@ struct WorkerStatus {
   software @10 :Text;
   lastSeenUnixMs @11 :Int64;
   warnings @12 :List(Text);
+  trouble @13 :Text;                   # why it gets no work although it is attached; else empty
 }
 
 struct WhyLine { ranks @0 :Text; count @1 :UInt32; state @2 :UInt8; reason @3 :Data; }
@@ -166,6 +199,9 @@ interface UserSession {
   # its output.
   workers @12 () -> (workers :List(WorkerStatus));
   makeToken @13 (role :Text, name :Text) -> (joinFile :Text);    # administrators only
+  drain @14 (worker :Text, drain :Bool) -> (id :UInt64, name :Data, attempts :UInt32);
+  # Administrators only. By name or id; durable. A draining worker gets no leases, and its attempts
+  # are vacated: checkpointed, stopped, and placed elsewhere. drain = false takes it back.
 }
 
 # ---- workers -----------------------------------------------------------------------------------
@@ -182,8 +218,24 @@ struct WorkerInfo {
   warnings @8 :List(Text);             # e.g. "ranks run as the worker's own user"
 }
 
-struct Lease { key @0 :AttemptKey; spec @1 :JobSpec; hasSpec @2 :Bool; }
-# The spec comes with the first lease of its job in a session.
+struct Lease {
+  key @0 :AttemptKey;
+  spec @1 :JobSpec;                    # comes with the first lease of its job in a session
+  hasSpec @2 :Bool;
+  checkpoint @3 :Checkpoint;           # to begin from; number 0: from none
+  hold @4 :Bool;                       # of a gang: prepare it, say `ready`, start when told
+  localRank @5 :UInt32;                # of a gang
+  localWorldSize @6 :UInt32;
+}
+
+struct Checkpoint { number @0 :UInt32; manifest @1 :BlobRef; }
+# number: of the rank, from 1; manifest: the blob of a CheckpointManifest
+
+struct StartOrder { key @0 :AttemptKey; masterAddr @1 :Text; masterPort @2 :UInt16; }
+# The whole gang is ready.
+
+struct ReadyAttempt { key @0 :AttemptKey; masterPort @1 :UInt16; }
+# masterPort: of rank 0: a port that was free just now; else 0
 
 struct StopRequest { key @0 :AttemptKey; reason @1 :UInt8; }
 
@@ -198,15 +250,22 @@ interface WorkerSession {
   # holding: every attempt the worker has, running or finished but not acknowledged. Those that the
   # coordinator does not want are named in `stop`.
   report @1 (holding :List(AttemptKey), lastUpdate :UInt64, finished :List(FinishedAttempt),
-             progress :List(AttemptProgress))
+             progress :List(AttemptProgress), ready :List(ReadyAttempt))
       -> (acknowledged :List(AttemptKey), stop :List(StopRequest));
   # Heartbeat and results in one. Answered when what it brings is durable; what is acknowledged
   # (committed, or not wanted) the worker forgets.
+  # ready: every held attempt that is prepared, in every report until it is started.
   blobs @2 () -> (blobs :Blobs);
+  checkpoint @3 (key :AttemptKey, manifest :BlobRef, chunks :List(BlobRef), savedMs :UInt64)
+      -> (number :UInt32);
+  # All named blobs have been put before. Durable when answered. savedMs: running time of the attempt
+  # when the snapshot was taken. Number 0: it is not wanted (the attempt was revoked). The same
+  # manifest again is answered with the same number.
 }
 
 interface WorkerSink {
-  update @0 (number :UInt64, leases :List(Lease), stop :List(StopRequest)) -> ();
+  update @0 (number :UInt64, leases :List(Lease), stop :List(StopRequest), start :List(StartOrder))
+      -> ();
   readLog @1 (key :AttemptKey, stream :UInt8, offset :UInt64, maxBytes :UInt32)
       -> (data :Data, running :Bool);
 }

@@ -32,7 +32,7 @@ std::string last_line(const std::string& text) {
 // get rid of it.
 absl::Status Core::State::check_report(WorkerId worker, const FinishedAttempt& report) const {
   const AttemptKey& key = report.key;
-  if (report.outcome.reason > EndReason::revoked) {
+  if (report.outcome.reason > kLastEndReason) {
     return absl::InvalidArgumentError(to_string(key) + " ended for an unknown reason");
   }
   auto it = jobs.find(key.job);

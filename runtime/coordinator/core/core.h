@@ -5,6 +5,7 @@
 // records in one transaction, then perform the actions, in order. Not thread-safe.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "model/checkpoint.h"
 #include "model/job_spec.h"
 #include "model/outcome.h"
 
@@ -34,7 +36,21 @@ struct CoreConfig {
   // A job is stopped early when this many first attempts have failed within a second of their
   // start and their standard error named an argument that PESC added, and none succeeded.
   uint32_t refused_arguments_limit = 3;
+  uint32_t keep_checkpoints = 3;  // of each rank
+  // An attempt that fails within this time of its start has failed at once: that says something
+  // about the checkpoint it began from, or about its worker.
+  uint64_t at_once_ms = 2'000;
+  // A worker on which this many attempts in a row failed at once, of jobs whose ranks succeed
+  // elsewhere, is set aside for a while, which doubles each time.
+  uint32_t set_aside_after = 3;
+  uint64_t set_aside_ms = 60'000;
+  uint64_t set_aside_max_ms = 3'600'000;
+  // A second attempt of a rank: when it has run for this many times the median, and at least…
+  uint32_t straggler_percent = 200;
+  uint64_t straggler_min_ms = 5'000;
 };
+
+using Chunks = std::shared_ptr<const std::vector<BlobRef>>;
 
 // ---- events -------------------------------------------------------------------------------------
 // `request` is the caller's number for a call that waits for an answer (Answer carries it back).
@@ -89,6 +105,11 @@ struct AttemptProgress {
   double fraction = 0;
   std::string text;
 };
+// A held attempt of a gang that is prepared.
+struct ReadyAttempt {
+  AttemptKey key;
+  uint16_t master_port = 0;  // of rank 0
+};
 struct WorkerReported {
   uint64_t request = 0;
   uint64_t session = 0;
@@ -96,14 +117,31 @@ struct WorkerReported {
   uint64_t last_update = 0;  // number of the last SendUpdate the worker has seen
   std::vector<FinishedAttempt> finished;
   std::vector<AttemptProgress> progress;
+  std::vector<ReadyAttempt> ready;
   int64_t unix_ms = 0;
+};
+// All blobs it names are in the store.
+struct CheckpointOffered {
+  uint64_t request = 0;
+  uint64_t session = 0;
+  AttemptKey key;
+  BlobRef manifest;
+  Chunks chunks;
+  uint64_t saved_ms = 0;  // running time of the attempt at the snapshot
+  int64_t unix_ms = 0;
+};
+struct WorkerDrained {
+  uint64_t request = 0;
+  std::string worker;  // name or id
+  bool drain = true;   // false: it gets work again
 };
 struct TimerFired {
   int64_t unix_ms = 0;
 };
 
 using Event = std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, WorkerAttached,
-                           WorkerDetached, WorkerReported, TimerFired>;
+                           WorkerDetached, WorkerReported, CheckpointOffered, WorkerDrained,
+                           TimerFired>;
 
 // ---- records: all durable state is made of them -------------------------------------------------
 //
@@ -123,6 +161,32 @@ struct JobAdded {
 struct AttemptLeased {
   AttemptKey key;
   WorkerId worker;
+  uint32_t checkpoint = 0;  // it begins from; 0: from none
+  bool second = false;      // beside a slow one
+};
+// The chunks are for the journal, which keeps their blobs; a restore leaves them out.
+struct CheckpointKept {
+  AttemptKey key;
+  CheckpointRef checkpoint;
+  Chunks chunks;
+  uint64_t saved_ms = 0;
+};
+// These are not needed any more: all of the rank up to this number.
+struct CheckpointsDropped {
+  JobId job;
+  uint32_t rank = 0;
+  uint32_t through = 0;
+};
+// A gang's ranks were told to start; its generation is the attempt's number of every rank.
+struct GangStarted {
+  JobId job;
+  uint32_t generation = 0;
+  std::string master_addr;
+  uint16_t master_port = 0;
+};
+struct WorkerDraining {
+  WorkerId worker;
+  bool draining = true;
 };
 // The end of an attempt. `final`: it decides its rank's state, which is `state`.
 struct AttemptEnded {
@@ -162,7 +226,8 @@ struct WorkerSeen {
 };
 
 using Record = std::variant<JobAdded, AttemptLeased, AttemptEnded, RanksCancelled, JobStopped,
-                            JobFinished, RanksReopened, JobErased, WorkerSeen>;
+                            JobFinished, RanksReopened, JobErased, WorkerSeen, CheckpointKept,
+                            CheckpointsDropped, GangStarted, WorkerDraining>;
 
 // ---- actions
 // --------------------------------------------------------------------------------------
@@ -174,6 +239,14 @@ struct StopRequest {
 struct LeaseGrant {
   AttemptKey key;
   std::shared_ptr<const JobSpec> spec;
+  CheckpointRef checkpoint;
+  bool hold = false;  // of a gang: to be started by a StartOrder
+  uint32_t local_rank = 0, local_world_size = 1;
+};
+struct StartOrder {
+  AttemptKey key;
+  std::string master_addr;
+  uint16_t master_port = 0;
 };
 
 struct Answer {  // to submit, cancel, retry, remove
@@ -197,6 +270,19 @@ struct SendUpdate {
   uint64_t number = 0;
   std::vector<LeaseGrant> leases;
   std::vector<StopRequest> stop;
+  std::vector<StartOrder> start;
+};
+struct AnswerCheckpoint {
+  uint64_t request = 0;
+  absl::Status status;
+  uint32_t number = 0;  // 0: not wanted
+};
+struct AnswerDrain {
+  uint64_t request = 0;
+  absl::Status status;
+  WorkerId worker;
+  std::string name;
+  uint32_t attempts = 0;  // that are vacated
 };
 struct CloseSession {
   uint64_t session = 0;
@@ -207,7 +293,8 @@ struct JobChanged {
 };  // wakes those who follow it
 
 using Action =
-    std::variant<Answer, AnswerAttach, AnswerReport, SendUpdate, CloseSession, JobChanged>;
+    std::variant<Answer, AnswerAttach, AnswerReport, AnswerCheckpoint, AnswerDrain, SendUpdate,
+                 CloseSession, JobChanged>;
 
 struct Step {
   std::vector<Record> records;
@@ -215,6 +302,16 @@ struct Step {
 };
 
 // ---- views: what the RPC front and `pesc` show --------------------------------------------------
+
+// Of all attempts of a job, removed with it; restored whole.
+struct JobTally {
+  std::array<uint32_t, size_t(kLastEndReason) + 1> ended{};  // by EndReason
+  uint64_t useful_ms = 0;                                    // of attempts that were committed
+  uint64_t redone_ms = 0;  // of the others: what no checkpoint had saved
+  uint32_t checkpoints = 0;
+  uint32_t second_attempts = 0, second_won = 0;
+  uint32_t gang_starts = 0;
+};
 
 struct JobView {
   JobId id;
@@ -225,6 +322,7 @@ struct JobView {
   uint64_t revision = 0;   // another one after each change; starts anew with each life of the core
   uint32_t committed = 0;  // ranks in their final state; a retry takes the reopened ones off again
   std::string detail;
+  JobTally tally;
   int64_t submitted_unix_ms = 0, finished_unix_ms = 0;
 };
 struct RunningRank {
@@ -241,6 +339,8 @@ struct WorkerView {
   uint32_t leases = 0;
   uint64_t finished = 0;  // ranks whose state it decided; removed jobs do not count after a restore
   TimeMs last_seen = 0;
+  bool draining = false;
+  std::string trouble;  // why it gets no work although it is attached: set aside, draining
 };
 struct WhyLine {
   std::string ranks;

@@ -213,6 +213,8 @@ struct Core::State {
   void on(const WorkerDetached& event);
   void on(const WorkerReported& event);
   void on(const TimerFired& event);
+  void on(const CheckpointOffered& event);
+  void on(const WorkerDrained& event);
   absl::Status admit(const WorkerAttached& event);
   void reconcile(Worker& worker, const std::vector<AttemptKey>& holding, uint64_t last_update,
                  std::vector<StopRequest>& stop);
@@ -252,6 +254,10 @@ struct Core::State {
   void apply_record(const RanksReopened& record);
   void apply_record(const JobErased& record);
   void apply_record(const WorkerSeen& record);
+  void apply_record(const CheckpointKept& record);
+  void apply_record(const CheckpointsDropped& record);
+  void apply_record(const GangStarted& record);
+  void apply_record(const WorkerDraining& record);
   ActiveRank& activate(Job& job, uint32_t rank);
   void deactivate(Job& job, uint32_t rank);
   void wait_again(Job& job, uint32_t rank, ActiveRank& active);

@@ -72,6 +72,7 @@ void Core::State::leave_state(const AttemptKey& key, Attempt& attempt) {
     case AttemptState::ready:
       ready.erase(attempt.order);
       break;
+    case AttemptState::held:
     case AttemptState::starting:
     case AttemptState::running:
       cpus_used_milli -= cpus_of(attempt.spec);
@@ -80,6 +81,7 @@ void Core::State::leave_state(const AttemptKey& key, Attempt& attempt) {
           std::min(adopted_excess_milli,
                    cpus_used_milli > config.cpus_milli ? cpus_used_milli - config.cpus_milli : 0);
       break;
+    case AttemptState::saving:
     case AttemptState::packing:
     case AttemptState::finished:
       break;
@@ -103,6 +105,7 @@ void Core::State::stop_attempt(const UpdateReceived::Stop& stop) {
     case AttemptState::leased:
     case AttemptState::preparing:
     case AttemptState::ready:
+    case AttemptState::held:
       end_before_start(stop.key, *attempt, stop.reason, "stopped before it was started");
       break;
     case AttemptState::starting:
@@ -113,6 +116,7 @@ void Core::State::stop_attempt(const UpdateReceived::Stop& stop) {
       out.actions.push_back(worker::Stop{
           stop.key, stop.reason, attempt->spec == nullptr ? 10'000 : attempt->spec->grace_ms});
       break;
+    case AttemptState::saving:
     case AttemptState::packing:
       // Its files are being read: what becomes of them is decided when that ends.
       attempt->stop = stop.reason;

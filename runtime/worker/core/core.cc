@@ -57,10 +57,12 @@ std::string Core::State::check_invariants() const {
         ++in_ready;
         if (!ready.contains(attempt.order)) return to_string(key) + " is ready but not queued";
         break;
+      case AttemptState::held:
       case AttemptState::starting:
       case AttemptState::running:
         used += cpus_of(attempt.spec);
         break;
+      case AttemptState::saving:
       case AttemptState::packing:
         break;
       case AttemptState::finished:

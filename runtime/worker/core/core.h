@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "model/checkpoint.h"
 #include "model/job_spec.h"
 #include "model/outcome.h"
 
@@ -21,11 +22,23 @@ namespace pesc::worker {
 
 using TimeMs = int64_t;
 
+// The whole gang is ready.
+struct StartOrder {
+  AttemptKey key;
+  std::string master_addr;
+  uint16_t master_port = 0;
+};
+
 struct CoreConfig {
   uint32_t cpus_milli = 1000;
   uint32_t max_preparing = 8;         // attempts prepared at once
   uint64_t prepare_retry_ms = 2'000;  // after a failure that may pass (connection lost)
   uint32_t max_prepare_tries = 5;
+  // Out of contact for this long, it stops what runs. 0: never.
+  uint64_t detached_limit_ms = 7ull * 24 * 3'600'000;
+  // After a save that took t, the next begins no sooner than this many times t later: checkpoints
+  // never cost a rank more than a few percent.
+  uint32_t checkpoint_rest_factor = 20;
 };
 
 // ---- events -------------------------------------------------------------------------------------
@@ -40,6 +53,9 @@ struct UpdateReceived {
   struct Lease {
     AttemptKey key;
     std::shared_ptr<const JobSpec> spec;
+    CheckpointRef checkpoint;  // to begin from
+    bool hold = false;         // of a gang: started by a StartOrder
+    uint32_t local_rank = 0, local_world_size = 1;
   };
   std::vector<Lease> leases;
   struct Stop {
@@ -47,6 +63,7 @@ struct UpdateReceived {
     EndReason reason = EndReason::revoked;
   };
   std::vector<Stop> stop;
+  std::vector<StartOrder> start;
 };
 struct Prepared {
   AttemptKey key;
@@ -75,6 +92,22 @@ struct PackFailed {
   AttemptKey key;
   EndReason reason = EndReason::disk_full;
   std::string detail;
+};
+// The program says that its checkpoint_dir is complete now.
+struct CheckpointMarked {
+  AttemptKey key;
+};
+// The answer to SaveCheckpoint: durable at the coordinator, found unchanged, or not to be had now
+// (`detail` says why: away, the directory changed while it was read…).
+struct CheckpointSaved {
+  AttemptKey key;
+  bool saved = false;
+  std::string detail;
+};
+// The answer to ChoosePort.
+struct PortChosen {
+  AttemptKey key;
+  uint16_t port = 0;
 };
 struct Progressed {
   AttemptKey key;
@@ -106,8 +139,9 @@ struct DrainRequested {};  // no new starts; ends when nothing is left (SIGTERM 
 struct TimerFired {};
 
 using Event = std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed,
-                           Started, Exited, Packed, PackFailed, Progressed, Acknowledged,
-                           ReportFailed, Adopted, KeeperLost, DrainRequested, TimerFired>;
+                           Started, Exited, Packed, PackFailed, CheckpointMarked, CheckpointSaved,
+                           PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
+                           DrainRequested, TimerFired>;
 
 // ---- actions
 // --------------------------------------------------------------------------------------
@@ -115,6 +149,7 @@ using Event = std::variant<Connected, Disconnected, UpdateReceived, Prepared, Pr
 struct Prepare {
   AttemptKey key;
   std::shared_ptr<const JobSpec> spec;
+  CheckpointRef checkpoint;
 };
 struct CancelPrepare {
   AttemptKey key;
@@ -122,6 +157,18 @@ struct CancelPrepare {
 struct Start {
   AttemptKey key;
   std::shared_ptr<const JobSpec> spec;
+  // Of a gang; else master_port is 0.
+  std::string master_addr;
+  uint16_t master_port = 0;
+  uint32_t local_rank = 0, local_world_size = 1;
+};
+// Rank 0 of a gang is prepared: find a port for it.
+struct ChoosePort {
+  AttemptKey key;
+};
+// Snapshot checkpoint_dir now, then upload what the coordinator lacks, then offer it.
+struct SaveCheckpoint {
+  AttemptKey key;
 };
 struct Stop {
   AttemptKey key;
@@ -146,6 +193,11 @@ struct SendReport {
   };
   std::vector<Finished> finished;
   std::vector<Progressed> progress;
+  struct Ready {
+    AttemptKey key;
+    uint16_t master_port = 0;
+  };
+  std::vector<Ready> ready;  // every held attempt that is prepared, until it is started
 };
 // Delete its directory, forget it at the keeper, drop its packed output.
 struct Forget {
@@ -153,7 +205,8 @@ struct Forget {
 };
 struct Drained {};  // after DrainRequested: nothing is left
 
-using Action = std::variant<Prepare, CancelPrepare, Start, Stop, Pack, SendReport, Forget, Drained>;
+using Action = std::variant<Prepare, CancelPrepare, Start, ChoosePort, SaveCheckpoint, Stop, Pack,
+                            SendReport, Forget, Drained>;
 
 struct Step {
   std::vector<Action> actions;
@@ -163,8 +216,10 @@ enum class AttemptState : uint8_t {
   leased,
   preparing,
   ready,
+  held,  // of a gang: its cpus are taken, it waits for the others
   starting,
   running,
+  saving,  // has ended, and its last checkpoint is on its way
   packing,
   finished
 };

@@ -74,6 +74,9 @@ struct Core::State {
   void on(const Exited& e, TimeMs now);
   void on(const Packed& e, TimeMs now);
   void on(const PackFailed& e, TimeMs now);
+  void on(const CheckpointMarked& e, TimeMs now);
+  void on(const CheckpointSaved& e, TimeMs now);
+  void on(const PortChosen& e, TimeMs now);
   void on(const Progressed& e, TimeMs now);
   void on(const Acknowledged& e, TimeMs now);
   void on(const ReportFailed& e, TimeMs now);
