@@ -2,8 +2,8 @@
  *
  *   #include "pesc/rank.h"
  *   int main(int argc, char** argv) {
- *     pesc_take_args(&argc, argv);           // optional: hides PESC's arguments from your own
- * parser simulate(pesc_rank(), pesc_world_size(), pesc_seed());
+ *     pesc_take_args(&argc, argv);   // optional: your own parser never meets PESC's arguments
+ *     simulate(pesc_rank(), pesc_world_size(), pesc_seed());
  *     ... write into pesc_output_dir() ...
  *   }
  *
