@@ -48,9 +48,15 @@ class JobHandle {
   absl::StatusOr<RankResult> rank(uint32_t rank) const;  ///< OutOfRange: no such rank
 
   /// Standard output (or error) of a rank as far as it is written, running or finished, from a
-  /// byte offset on. Empty: nothing there yet.
+  /// byte offset on, but at most kMaxOutputBytes of it (of a running rank 1 MiB): ask again from
+  /// where that ended. Empty: nothing more there yet.
   absl::StatusOr<std::string> read_output(uint32_t rank, uint64_t offset = 0,
                                           bool standard_error = false) const;
+  /// The same, all that there is, piece by piece and with bounded memory: right for output of any
+  /// length. `sink` runs on this thread and may block; when this fails, it has been given what came
+  /// before, and one can go on from there.
+  absl::Status stream_output(uint32_t rank, const OutputSink& sink, uint64_t offset = 0,
+                             bool standard_error = false) const;
 
   absl::Status cancel();  ///< durable when it returns; wait() then ends soon
   absl::StatusOr<JobResult> wait();
@@ -73,6 +79,13 @@ struct WorkerStatus {
   uint64_t finished = 0;
   int64_t last_seen_unix_ms = 0;
   std::vector<std::string> warnings;
+  std::string trouble;  ///< why it gets no work although it is attached; empty: it does
+};
+
+/// The answer to Client::drain().
+struct DrainedWorker {
+  std::string id, name;
+  uint32_t attempts = 0;  ///< that are checkpointed, stopped, and placed elsewhere
 };
 
 struct WhyLine {
@@ -110,6 +123,10 @@ class Client {
   absl::StatusOr<std::vector<WorkerStatus>> workers();
   /// The text of a join file. role: "worker" or "user". PermissionDenied unless administrator.
   absl::StatusOr<std::string> make_join_file(const std::string& role, const std::string& name);
+  /// No more work for this worker (its name or id), also after restarts; its ranks save a
+  /// checkpoint and go on elsewhere. false takes it back. NotFound; InvalidArgument: several
+  /// workers have that name; PermissionDenied unless administrator.
+  absl::StatusOr<DrainedWorker> drain(const std::string& worker, bool drain = true);
   bool embedded() const;
 
   struct State;

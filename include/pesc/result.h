@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -15,6 +17,19 @@ namespace pesc {
 enum class State { waiting, running, succeeded, failed, cancelled };
 std::string_view to_string(State state);
 
+/// What a job's attempts came to so far. All attempts count, those of before a restart of the
+/// coordinator too.
+struct AttemptTally {
+  /// Attempts by how they ended ("succeeded", "exit_code", "worker_lost", …), those that occurred.
+  std::map<std::string, uint32_t> ended;
+  double useful_seconds = 0;     ///< running time of the attempts whose results count
+  double redone_seconds = 0;     ///< of the others: what no checkpoint had saved, done again
+  uint32_t checkpoints = 0;      ///< saved on the coordinator
+  uint32_t second_attempts = 0;  ///< started of slow ranks
+  uint32_t second_won = 0;       ///< that succeeded first
+  uint32_t gang_starts = 0;      ///< of a parallel job: how often all its ranks were started
+};
+
 /// A job at one moment. A plain value.
 struct JobStatus {
   std::string id, name, owner;
@@ -24,6 +39,7 @@ struct JobStatus {
   int64_t submitted_unix_ms = 0;
   int64_t finished_unix_ms = 0;  ///< 0: not yet
   std::string detail;            ///< why it was stopped early, else empty
+  AttemptTally tally;
   bool finished() const { return state != State::waiting && state != State::running; }
 };
 
@@ -59,6 +75,12 @@ struct RankResult {
   std::vector<std::string> uncollected;  ///< files it left in app_dir that did not come back
 };
 
+/// Takes the next bytes of a stream; an error ends it, and is what the streaming call returns.
+using OutputSink = std::function<absl::Status(std::string_view bytes)>;
+
+/// What a call that returns output as a string takes into memory at most.
+inline constexpr uint64_t kMaxOutputBytes = uint64_t{64} << 20;
+
 struct SaveOptions {
   bool overwrite = false;  ///< false: the directory must be empty, or hold this very job's results
 };
@@ -70,8 +92,13 @@ class JobResult {
   bool succeeded() const;  ///< every rank did
   /// All ranks in rank order; reads them from the coordinator.
   absl::StatusOr<std::vector<RankResult>> ranks() const;
-  /// Standard output of one rank, whole. OutOfRange: no such rank; NotFound: it left none.
+  /// Standard output of one rank, whole. OutOfRange: no such rank; NotFound: it left none;
+  /// ResourceExhausted: longer than kMaxOutputBytes, use stream_output() or save().
   absl::StatusOr<std::string> output(uint32_t rank) const;
+  /// The same piece by piece, of any length, with bounded memory. `sink` runs on this thread and
+  /// may block; it has been given nothing, or a beginning, when this fails.
+  absl::Status stream_output(uint32_t rank, const OutputSink& sink,
+                             bool standard_error = false) const;
   /// Writes DIR/output.txt (merged in rank order), DIR/rank-N/…, DIR/ranks.csv. Blocks.
   absl::Status save(const std::string& directory, const SaveOptions& options = {}) const;
 

@@ -32,7 +32,19 @@ Json to_json(const JobStatus& s) {
           {"owner", s.owner},
           {"submitted_unix_ms", s.submitted_unix_ms},
           {"finished_unix_ms", s.finished_unix_ms},
-          {"detail", s.detail}};
+          {"detail", s.detail},
+          {"attempts_ended", s.tally.ended}};
+}
+
+Json to_json(const AttemptTally& t) {
+  return {{"ended", t.ended},
+          {"useful_seconds", t.useful_seconds},
+          {"redone_seconds", t.redone_seconds},
+          {"redone_share", redone_share(t)},
+          {"checkpoints", t.checkpoints},
+          {"second_attempts", t.second_attempts},
+          {"second_won", t.second_won},
+          {"gang_starts", t.gang_starts}};
 }
 
 // The commands about one job: connect, find it, do something.
@@ -90,6 +102,8 @@ int status(const Common& common, Client& client, const std::string& id) {
   if (status->finished_unix_ms != 0) fmt::print(", over {}", format_time(status->finished_unix_ms));
   fmt::print("\n");
   if (!status->detail.empty()) print_line(fmt::format("  {}", status->detail));
+  const std::string ended = failed_attempts_line(status->tally);
+  if (!ended.empty()) print_line("  " + ended);
   return kSucceeded;
 }
 
@@ -136,7 +150,8 @@ int stats(const Common& common, Client& client, const std::string& id) {
                 {"ranks_per_worker", workers},
                 {"sequential_seconds", s.sequential_seconds},
                 {"elapsed_seconds", s.elapsed_seconds},
-                {"speed_up", s.speed_up}};
+                {"speed_up", s.speed_up},
+                {"attempts", to_json(status->tally)}};
     fmt::print("{}\n", dump(out));
     return kSucceeded;
   }
@@ -148,6 +163,7 @@ int stats(const Common& common, Client& client, const std::string& id) {
   for (const auto& [worker, count] : s.ranks_per_worker) {
     print_line(fmt::format("  {:>8} ranks on {}", count, worker));
   }
+  for (const std::string& line : tally_lines(status->tally)) print_line(line);
   return kSucceeded;
 }
 

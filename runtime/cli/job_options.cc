@@ -57,6 +57,19 @@ absl::Status cpus(const std::string& text, double& out) {
   return absl::OkStatus();
 }
 
+absl::Status max_failures(const std::string& text, uint32_t& out) {
+  if (text.empty()) return absl::OkStatus();
+  if (text == "none") {
+    out = kNoMaxFailures;
+    return absl::OkStatus();
+  }
+  uint64_t count = 0;
+  absl::Status status = number("--max-failures", text, 1, kMaxRepetitions, count);
+  if (!status.ok()) return bad("--max-failures", text, "give a number of ranks from 1, or none");
+  out = static_cast<uint32_t>(count);
+  return status;
+}
+
 std::vector<std::string> split_commas(const std::string& text) {
   std::vector<std::string> parts;
   if (text.empty()) return parts;
@@ -170,6 +183,21 @@ void add_job_flags(CLI::App* app, JobOptions& o) {
   app->add_option("--output-limit", o.output_limit,
                   "Bound on a rank's standard output, and on its standard error (1G)")
       ->type_name("SIZE");
+  app->add_option("--job-time-limit", o.job_time_limit,
+                  "Longest time from submission to the job's end, e.g. 12h")
+      ->type_name("TIME");
+  app->add_option("--max-failures", o.max_failures,
+                  "Stop the job when N ranks have failed for good; none: never. Default: when its "
+                  "first 20 attempts all fail within a second")
+      ->type_name("N");
+  app->add_option("--checkpoint-every", o.checkpoint_every,
+                  "Save checkpoint_dir at this interval too, not only when the program says so")
+      ->type_name("TIME");
+  app->add_flag("--parallel", o.parallel,
+                "All ranks run at the same time, all or none, and restart together");
+  app->add_flag("--same-worker", o.same_worker, "With --parallel: all ranks on one worker");
+  app->add_flag("--no-second-attempts", o.no_second_attempts,
+                "Never start a second attempt of a slow rank near the job's end");
   app->add_option("--retries", o.retries, "Further tries for a rank whose program fails")
       ->type_name("N");
   app->add_option("--seed", o.seed, "The job's seed: PESC_SEED of each rank follows from it")
@@ -211,6 +239,11 @@ absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent
   if (status.ok()) status = bytes("--output-limit", o.output_limit, job.output_limit_bytes);
   if (status.ok()) status = duration("--time-limit", o.time_limit, job.time_limit);
   if (status.ok()) status = duration("--grace", o.grace, job.grace);
+  if (status.ok()) status = duration("--job-time-limit", o.job_time_limit, job.job_time_limit);
+  if (status.ok()) {
+    status = duration("--checkpoint-every", o.checkpoint_every, job.checkpoint_every);
+  }
+  if (status.ok()) status = max_failures(o.max_failures, job.max_failures);
   if (status.ok()) status = environment(o.environment, job);
   if (!status.ok()) return status;
   if (o.inject == "args") {
@@ -232,6 +265,9 @@ absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent
   job.collect = o.collect;
   job.name = o.name;
   job.room = o.room;
+  job.parallel = o.parallel;
+  job.same_worker = o.same_worker;
+  job.second_attempts = !o.no_second_attempts;
   add_automatic_files(o, job, sent);
   return job;
 }

@@ -18,6 +18,8 @@ struct JobOptions {
   std::string inject = "args";
   std::string cpus = "1", memory, time_limit, grace, output_limit, retries = "0", seed = "0";
   std::string name, room;
+  std::string max_failures, job_time_limit, checkpoint_every;
+  bool parallel = false, same_worker = false, no_second_attempts = false;
   bool no_auto_files = false;
   std::vector<std::string> command;
 };

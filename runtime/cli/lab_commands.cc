@@ -57,7 +57,8 @@ int workers(const Common& common) {
                      {"finished", w.finished},
                      {"last_seen_unix_ms", w.last_seen_unix_ms},
                      {"software", w.software},
-                     {"warnings", w.warnings}});
+                     {"warnings", w.warnings},
+                     {"trouble", w.trouble}});
     }
     fmt::print("{}\n", dump(out));
     return kSucceeded;
@@ -68,9 +69,39 @@ int workers(const Common& common) {
     print_line(fmt::format("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}", w.name, w.room,
                            w.state, fmt::format("{:g} ({:g})", w.cpus, w.cpus_used),
                            format_bytes(w.memory_bytes), w.running, w.finished, w.address));
+    if (!w.trouble.empty()) print_line(fmt::format("  gets no work: {}", w.trouble));
     for (const std::string& warning : w.warnings) print_line(fmt::format("  note: {}", warning));
   }
   if (workers->empty()) fmt::print("no worker has attached yet (pesc-worker --coordinator …)\n");
+  return kSucceeded;
+}
+
+int drain(const Common& common, const std::string& worker, bool undo) {
+  absl::StatusOr<Client> client = connect(common);
+  if (!client.ok()) return fail(client.status());
+  absl::StatusOr<DrainedWorker> drained = client->drain(worker, !undo);
+  if (!drained.ok()) return fail(drained.status());
+  if (common.json) {
+    fmt::print("{}\n", dump(Json{{"id", drained->id},
+                                 {"name", drained->name},
+                                 {"draining", !undo},
+                                 {"attempts", drained->attempts}}));
+    return kSucceeded;
+  }
+  if (undo) {
+    say(drained->name + " gets work again");
+  } else if (drained->attempts == 0) {
+    say(drained->name +
+        " is drained: nothing ran there, and nothing will until pesc drain --undo " +
+        drained->name);
+  } else {
+    say(fmt::format(
+        "{} is draining: {} running there {} checkpointed, stopped and placed "
+        "elsewhere; see pesc workers",
+        drained->name,
+        drained->attempts == 1 ? "the rank" : fmt::format("{} ranks", drained->attempts),
+        drained->attempts == 1 ? "is" : "are"));
+  }
   return kSucceeded;
 }
 
@@ -179,6 +210,19 @@ void add_lab_commands(CLI::App& app, Common& common, Commands& commands) {
   CLI::App* workers_app = app.add_subcommand("workers", "The workers of the coordinator");
   add_common_flags(workers_app, common, true);
   commands.push_back({workers_app, [&common] { return workers(common); }});
+
+  struct Drain {
+    std::string worker;
+    bool undo = false;
+  };
+  auto drained = std::make_shared<Drain>();
+  CLI::App* drain_app = app.add_subcommand(
+      "drain", "Move a worker's ranks elsewhere, and give it no more (administrators)");
+  add_common_flags(drain_app, common, true);
+  drain_app->add_option("worker", drained->worker, "WORKER: its name or id")->required();
+  drain_app->add_flag("--undo", drained->undo, "Give it work again");
+  commands.push_back(
+      {drain_app, [&common, drained] { return drain(common, drained->worker, drained->undo); }});
 
   struct Join {
     std::string role, name, output;

@@ -88,4 +88,38 @@ Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>&
   return out;
 }
 
+double redone_share(const AttemptTally& tally) {
+  const double all = tally.useful_seconds + tally.redone_seconds;
+  return all > 0 ? tally.redone_seconds / all : 0;
+}
+
+std::string failed_attempts_line(const AttemptTally& tally) {
+  std::string names;
+  for (const auto& [reason, count] : tally.ended) {
+    if (reason == "succeeded") continue;
+    names += fmt::format("{}{} {}", names.empty() ? "" : ", ", count, reason);
+  }
+  return names.empty() ? "" : "attempts that did not count: " + names;
+}
+
+std::vector<std::string> tally_lines(const AttemptTally& tally) {
+  std::vector<std::string> lines;
+  const std::string failed = failed_attempts_line(tally);
+  if (!failed.empty()) lines.push_back(failed);
+  if (tally.redone_seconds > 0) {
+    lines.push_back(fmt::format("work done again: {:.3f} s, {:.1f} % of all work",
+                                tally.redone_seconds, 100 * redone_share(tally)));
+  }
+  if (tally.checkpoints > 0)
+    lines.push_back(fmt::format("checkpoints saved: {}", tally.checkpoints));
+  if (tally.second_attempts > 0) {
+    lines.push_back(fmt::format("second attempts of slow ranks: {}, of which {} came first",
+                                tally.second_attempts, tally.second_won));
+  }
+  if (tally.gang_starts > 0) {
+    lines.push_back(fmt::format("starts of all ranks together: {}", tally.gang_starts));
+  }
+  return lines;
+}
+
 }  // namespace pesc::cli

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "client/state.h"
 #include "pesc/pesc.h"
@@ -29,5 +31,12 @@ struct Statistics {
 };
 Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>& ranks,
                          int64_t now_unix_ms);
+
+// Work done again, as a share of all work done. 0 when there was none.
+double redone_share(const AttemptTally& tally);
+// "attempts that did not count: 3 worker_lost, 1 exit_code"; empty when all did.
+std::string failed_attempts_line(const AttemptTally& tally);
+// What `pesc stats` says of attempts, checkpoints, second attempts and gangs: what there was.
+std::vector<std::string> tally_lines(const AttemptTally& tally);
 
 }  // namespace pesc::cli

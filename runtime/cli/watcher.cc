@@ -9,22 +9,21 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
 
-#include "model/job_spec.h"
+#include "client/session.h"
 #include "runtime/cli/cli.h"
+#include "runtime/cli/progress_line.h"
 
 namespace pesc::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-constexpr int kStalledMs = 3'000;
-constexpr auto kSameInterrupt = std::chrono::milliseconds(5);
 
 sigset_t watched_signals() {
   sigset_t set;
@@ -68,32 +67,15 @@ class Display {
 
   void show(const Progress& progress) {
     if (quiet_) return;
-    const JobStatus& status = progress.status;
-    uint32_t done = status.succeeded + status.failed + status.cancelled;
-    if (!begun_) {
-      begun_ = true;
-      first_done_ = done;
-      start_ = Clock::now();
-    }
-    double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-    double rate = seconds > 0.5 ? (done - first_done_) / seconds : 0;
-    std::string line = fmt::format("{}/{} ranks", done, status.repetitions);
-    if (status.running > 0) line += fmt::format(", {} running", status.running);
-    if (status.failed > 0) line += fmt::format(", {} failed", status.failed);
-    if (status.cancelled > 0) line += fmt::format(", {} cancelled", status.cancelled);
-    if (rate > 0) line += fmt::format(", {:.1f}/s", rate);
-    double fraction = progress.fraction();
-    if (rate > 0 && done < status.repetitions) {
-      line += ", ETA " +
-              format_duration_ms(static_cast<uint64_t>((status.repetitions - done) / rate * 1000));
-    }
+    std::string line = line_.text(progress, Clock::now());
     if (terminal_) {
-      draw(fraction, line);
+      draw(progress.fraction(), line);
     } else {
-      quiet_line(done, status.repetitions, line);
+      quiet_line(done_of(progress.status), progress.status.repetitions, line);
     }
   }
 
+  // Before other lines are written.
   void end() {
     if (terminal_ && drawn_) fmt::print(stderr, "\n");
     drawn_ = false;
@@ -105,14 +87,7 @@ class Display {
     winsize size{};
     size_t width =
         ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-    std::string text;
-    if (width > line.size() + 14) {
-      size_t room = std::min<size_t>(30, width - line.size() - 10);
-      size_t full = static_cast<size_t>(fraction * static_cast<double>(room));
-      text = fmt::format("[{}{}] {:3.0f}% ", std::string(full, '#'), std::string(room - full, '.'),
-                         fraction * 100);
-    }
-    fmt::print(stderr, "\r{}\x1b[K", (text + line).substr(0, width - 1));
+    fmt::print(stderr, "\r{}\x1b[K", with_bar(fraction, line, width));
     fflush(stderr);
     drawn_ = true;
   }
@@ -125,9 +100,8 @@ class Display {
     if (done > 0) say(line);
   }
 
-  bool quiet_, terminal_, begun_ = false, drawn_ = false;
-  Clock::time_point start_;
-  uint32_t first_done_ = 0;
+  ProgressLine line_;
+  bool quiet_, terminal_, drawn_ = false;
   int last_tenth_ = -1;
 };
 
@@ -158,6 +132,187 @@ class Signals {
   int fd_;
 };
 
+// Tells, on the main thread, whether the coordinator answers; ends with this object.
+class ContactWatch {
+ public:
+  ContactWatch(Client& client, const std::shared_ptr<Inbox>& inbox, std::function<void(bool)> tell)
+      : session_(client.session()) {
+    auto shared = std::make_shared<std::function<void(bool)>>(std::move(tell));
+    session_->on_contact(
+        [inbox, shared](bool answers) { inbox->post([shared, answers] { (*shared)(answers); }); });
+  }
+  ~ContactWatch() { session_->on_contact({}); }
+  ContactWatch(const ContactWatch&) = delete;
+  ContactWatch& operator=(const ContactWatch&) = delete;
+
+ private:
+  std::shared_ptr<client::Session> session_;
+};
+
+class Watch {
+ public:
+  Watch(Client& client, JobHandle& job, const WatchOptions& options)
+      : client_(client), job_(job), options_(options), display_(options.quiet) {}
+
+  Watched run() {
+    subscribe();
+    ContactWatch contact(client_, inbox_, [this](bool answers) { contact_changed(answers); });
+    last_change_ = Clock::now();
+    if (options_.interrupted) interrupt();
+    while (!over_ && !left_) {
+      pollfd fds[2] = {{signals_.fd(), POLLIN, 0}, {inbox_->fd(), POLLIN, 0}};
+      poll(fds, 2, timeout_ms());
+      check_times();
+      while (int signal = signals_.next()) on_signal(signal);
+      inbox_->run();
+    }
+    display_.end();
+    if (interrupted_) watched_.end = WatchEnd::interrupted;
+    *alive_ = false;
+    return watched_;
+  }
+
+ private:
+  void subscribe() {
+    // What is posted may come after the watch has ended: then nothing is left to tell.
+    auto executor = [inbox = inbox_, alive = alive_](std::function<void()> work) {
+      inbox->post([alive, work = std::move(work)] {
+        if (*alive) work();
+      });
+    };
+    job_.on_progress(
+        [this](const Progress& progress) {
+          idle_ = progress.status.running == 0 && progress.status.waiting > 0;
+          last_change_ = Clock::now();
+          display_.show(progress);
+        },
+        executor);
+    job_.on_finished(
+        [this](const absl::StatusOr<JobResult>& result) {
+          if (result.ok()) display_.show({result->status(), {}});
+          watched_.result = result;
+          over_ = true;
+        },
+        executor);
+  }
+
+  static int left_ms(Clock::time_point since, uint64_t limit_ms) {
+    auto left = since + std::chrono::milliseconds(limit_ms) - Clock::now();
+    return static_cast<int>(
+        std::max<int64_t>(0, std::chrono::ceil<std::chrono::milliseconds>(left).count()));
+  }
+
+  bool may_stall() const { return idle_ && !stalled_ && options_.on_stalled && !options_.quiet; }
+
+  int timeout_ms() const {
+    int timeout = -1;
+    if (may_stall()) timeout = left_ms(last_change_, options_.stalled_after_ms);
+    if (cancelling_) {
+      int limit = left_ms(interrupted_at_, options_.cancel_limit_ms);
+      timeout = timeout < 0 ? limit : std::min(timeout, limit);
+    }
+    return timeout;
+  }
+
+  void check_times() {
+    if (may_stall() && left_ms(last_change_, options_.stalled_after_ms) == 0) {
+      stalled_ = true;
+      display_.end();
+      options_.on_stalled();
+    }
+    if (cancelling_ && left_ms(interrupted_at_, options_.cancel_limit_ms) == 0) leave_uncancelled();
+  }
+
+  void on_signal(int signal) {
+    if (left_) return;
+    if (signal == SIGHUP) {
+      display_.lose_terminal();
+      leave_terminal();
+      if (client_.embedded())
+        return;  // its ranks are this process's: it goes on without a terminal
+      watched_.end = WatchEnd::detached;
+      left_ = true;
+    } else if (interrupted_ && Clock::now() - interrupted_at_ <
+                                   std::chrono::milliseconds(options_.same_interrupt_ms)) {
+      return;
+    } else if (interrupted_ || !options_.cancel_on_interrupt) {
+      watched_.end = WatchEnd::interrupted;
+      left_ = true;
+    } else {
+      interrupt();
+    }
+  }
+
+  void interrupt() {
+    interrupted_ = true;
+    interrupted_at_ = Clock::now();
+    display_.end();
+    if (away_) return leave_uncancelled();
+    if (!options_.interrupted) say("cancelling (once more to leave at once)");
+    cancelling_ = true;
+    // Not here: the coordinator may be away, and the second interrupt must still be heard.
+    std::thread([this, job = job_, inbox = inbox_, alive = alive_]() mutable {
+      absl::Status status = job.cancel();
+      inbox->post([this, alive, status] {
+        if (*alive) cancelled(status);
+      });
+    }).detach();
+  }
+
+  void cancelled(const absl::Status& status) {
+    cancelling_ = false;
+    if (status.ok()) return;
+    if (absl::IsUnavailable(status)) return leave_uncancelled();
+    display_.end();
+    fail(status);
+  }
+
+  void leave_uncancelled() {
+    if (left_) return;
+    left_ = true;
+    cancelling_ = false;
+    display_.end();
+    say(fmt::format(
+        "the cancel could not be delivered: {} does not answer; job {} goes on without us, "
+        "cancel it later by `pesc cancel {} --coordinator {}`",
+        coordinator(), job_.id(), job_.id(), client_.session()->address()));
+  }
+
+  std::string coordinator() const { return "the coordinator at " + client_.session()->address(); }
+
+  void contact_changed(bool answers) {
+    if (left_ || over_ || away_ == !answers) return;
+    away_ = !answers;
+    if (away_ && cancelling_) return leave_uncancelled();
+    display_.end();
+    if (answers) {
+      say(coordinator() + " answers again");
+    } else if (interrupted_) {
+      left_ = true;
+      say(
+          fmt::format("{} does not answer; job {} is cancelled there, and what it left can be had "
+                      "later by `pesc fetch {}`",
+                      coordinator(), job_.id(), job_.id()));
+    } else {
+      say(coordinator() + " does not answer; waiting for it (the job goes on without us). Ctrl-C " +
+          (options_.cancel_on_interrupt ? "leaves without cancelling the job" : "stops watching"));
+    }
+  }
+
+  Client& client_;
+  JobHandle& job_;
+  const WatchOptions& options_;
+  Signals signals_;
+  std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // on the main thread only
+  Display display_;
+  Watched watched_;
+  bool over_ = false, left_ = false;
+  bool idle_ = false, stalled_ = false;
+  bool interrupted_ = false, cancelling_ = false, away_ = false;
+  Clock::time_point interrupted_at_, last_change_;
+};
+
 }  // namespace
 
 void block_signals() {
@@ -168,17 +323,30 @@ void block_signals() {
 Submitted submit_watching(Client& client, const Job& job, const std::string& id) {
   Submitted out;
   Signals signals;
-  Inbox inbox;
-  bool over = false;
+  auto inbox = std::make_shared<Inbox>();
+  bool over = false, away = false;
+  auto leave_if_away = [&] {
+    if (!away || !out.interrupted) return;
+    say("nothing is heard of it: if job " + id + " was submitted, `pesc cancel " + id +
+        " --coordinator " + client.session()->address() + "` ends it");
+    _exit(kInterrupted);
+  };
+  ContactWatch contact(client, inbox, [&](bool answers) {
+    if (over) return;
+    away = !answers;
+    say("the coordinator at " + client.session()->address() +
+        (answers ? " answers again" : " does not answer; trying again for a while. Ctrl-C leaves"));
+    leave_if_away();
+  });
   std::thread submission([&] {
     absl::StatusOr<JobHandle> handle = client.submit(job, id);
-    inbox.post([&, handle] {
+    inbox->post([&, handle] {
       out.job = handle;
       over = true;
     });
   });
   while (!over) {
-    pollfd fds[2] = {{signals.fd(), POLLIN, 0}, {inbox.fd(), POLLIN, 0}};
+    pollfd fds[2] = {{signals.fd(), POLLIN, 0}, {inbox->fd(), POLLIN, 0}};
     poll(fds, 2, -1);
     while (int signal = signals.next()) {
       if (signal == SIGHUP) {
@@ -188,77 +356,17 @@ Submitted submit_watching(Client& client, const Job& job, const std::string& id)
       } else {
         out.interrupted = true;
         say("interrupted: cancelling as soon as it is submitted (once more to leave at once)");
+        leave_if_away();
       }
     }
-    inbox.run();
+    inbox->run();
   }
   submission.join();
   return out;
 }
 
-Watched watch(JobHandle& job, bool embedded, const WatchOptions& options) {
-  Signals signals;
-  auto inbox = std::make_shared<Inbox>();
-  auto executor = [inbox](std::function<void()> work) { inbox->post(std::move(work)); };
-  auto display = std::make_shared<Display>(options.quiet);
-  auto watched = std::make_shared<Watched>();
-  auto over = std::make_shared<bool>(false);
-  auto idle = std::make_shared<bool>(false);
-  job.on_progress(
-      [display, idle](const Progress& progress) {
-        *idle = progress.status.running == 0 && progress.status.waiting > 0;
-        display->show(progress);
-      },
-      executor);
-  job.on_finished(
-      [watched, over, display](const absl::StatusOr<JobResult>& result) {
-        if (result.ok()) display->show({result->status(), {}});
-        watched->result = result;
-        *over = true;
-      },
-      executor);
-  bool interrupted = false, left = false, stalled = !options.on_stalled || options.quiet;
-  Clock::time_point interrupted_at;
-  auto interrupt = [&] {
-    interrupted = true;
-    interrupted_at = Clock::now();
-    display->end();
-    if (!options.interrupted) say("cancelling (once more to leave at once)");
-    // Not here: the coordinator may be away, and the second interrupt must still be heard.
-    std::thread([job, inbox]() mutable {
-      absl::Status status = job.cancel();
-      if (!status.ok()) inbox->post([status] { fail(status); });
-    }).detach();
-  };
-  if (options.interrupted) interrupt();
-  while (!*over && !left) {
-    pollfd fds[2] = {{signals.fd(), POLLIN, 0}, {inbox->fd(), POLLIN, 0}};
-    if (poll(fds, 2, stalled ? -1 : kStalledMs) == 0 && *idle && !stalled) {
-      stalled = true;
-      display->end();
-      options.on_stalled();
-    }
-    while (int signal = signals.next()) {
-      if (signal == SIGHUP) {
-        display->lose_terminal();
-        leave_terminal();
-        if (embedded) continue;  // its ranks are this process's: it goes on without a terminal
-        watched->end = WatchEnd::detached;
-        left = true;
-      } else if (interrupted && Clock::now() - interrupted_at < kSameInterrupt) {
-        continue;  // one key press, or `timeout`, may send two: to the process and to its group
-      } else if (interrupted || !options.cancel_on_interrupt) {
-        watched->end = WatchEnd::interrupted;
-        left = true;
-      } else {
-        interrupt();
-      }
-    }
-    inbox->run();
-  }
-  display->end();
-  if (interrupted) watched->end = WatchEnd::interrupted;
-  return *watched;
+Watched watch(Client& client, JobHandle& job, const WatchOptions& options) {
+  return Watch(client, job, options).run();
 }
 
 }  // namespace pesc::cli

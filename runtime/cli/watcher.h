@@ -2,6 +2,7 @@
 // lost terminal detaches.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -15,7 +16,8 @@ namespace pesc::cli {
 void block_signals();
 
 // Submits, and notices an interrupt meanwhile: an upload may be long. The first interrupt lets it
-// end, so that the job can be cancelled then; the second leaves the process at once.
+// end, so that the job can be cancelled then; the second, or the first while the coordinator does
+// not answer, leaves the process at once.
 struct Submitted {
   absl::StatusOr<JobHandle> job = absl::CancelledError("interrupted");
   bool interrupted = false;
@@ -24,10 +26,15 @@ Submitted submit_watching(Client& client, const Job& job, const std::string& id)
 
 struct WatchOptions {
   bool cancel_on_interrupt = true;  // `run`; false: `watch` only stops watching
-  bool quiet = false;               // --json: nothing but the result
+  bool quiet = false;               // --json: nothing but the result, and what goes wrong
   bool interrupted = false;         // already, while it was submitted
   // Called once, when nothing has run or changed for some seconds: must not block.
   std::function<void()> on_stalled;
+  uint64_t stalled_after_ms = 3'000;
+  // A key press, or `timeout`, may send two signals, to the process and to its group: they are one
+  // interrupt.
+  uint64_t same_interrupt_ms = 5;
+  uint64_t cancel_limit_ms = 10'000;  // how long a cancel waits for its acknowledgement
 };
 
 enum class WatchEnd { finished, interrupted, detached };
@@ -38,7 +45,8 @@ struct Watched {
 };
 
 // Blocks until the job is over. After an interrupt the job is cancelled and still waited for; a
-// second interrupt leaves at once.
-Watched watch(JobHandle& job, bool embedded, const WatchOptions& options);
+// second interrupt leaves at once, and so does the first when the cancel cannot be delivered. A
+// coordinator that does not answer is waited for, and that is said.
+Watched watch(Client& client, JobHandle& job, const WatchOptions& options);
 
 }  // namespace pesc::cli

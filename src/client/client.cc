@@ -135,7 +135,7 @@ absl::StatusOr<std::vector<JobStatus>> Client::jobs(uint32_t max) {
 absl::StatusOr<std::vector<WhyLine>> Client::why(const std::string& id_text) {
   absl::StatusOr<JobId> id = parse_job_id(id_text);
   if (!id.ok()) return id.status();
-  return state_->session->call<std::vector<WhyLine>>([id](UserSession& user) {
+  auto why = state_->session->call<std::vector<WhyLine>>([id](UserSession& user) {
     auto request = user.whyRequest();
     request.setId(id->value);
     return request.send().then([](capnp::Response<protocol::UserSession::WhyResults> response) {
@@ -144,6 +144,10 @@ absl::StatusOr<std::vector<WhyLine>> Client::why(const std::string& id_text) {
       return lines;
     });
   });
+  if (why.ok() && embedded()) {
+    for (WhyLine& line : *why) client::say_this_machine(line);
+  }
+  return why;
 }
 
 absl::StatusOr<uint32_t> Client::retry(const std::string& id_text) {
@@ -188,6 +192,21 @@ absl::StatusOr<std::string> Client::make_join_file(const std::string& role,
     return request.send().then(
         [](capnp::Response<protocol::UserSession::MakeTokenResults> response) {
           return std::string(response.getJoinFile().cStr());
+        });
+  });
+}
+
+absl::StatusOr<DrainedWorker> Client::drain(const std::string& worker, bool drain) {
+  return state_->session->call<DrainedWorker>([&](UserSession& user) {
+    auto request = user.drainRequest();
+    request.setWorker(worker.c_str());
+    request.setDrain(drain);
+    return request.send().then(
+        [](capnp::Response<protocol::UserSession::DrainResults> response) -> DrainedWorker {
+          const auto name = response.getName();
+          return {to_string(WorkerId{response.getId()}),
+                  std::string(reinterpret_cast<const char*>(name.begin()), name.size()),
+                  response.getAttempts()};
         });
   });
 }

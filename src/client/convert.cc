@@ -1,6 +1,9 @@
 #include "client/convert.h"
 
 #include <algorithm>
+#include <cctype>
+#include <string_view>
+#include <utility>
 
 namespace pesc::client {
 namespace {
@@ -14,7 +17,48 @@ State state_of(uint8_t state) {
   return static_cast<State>(std::min<uint8_t>(state, static_cast<uint8_t>(State::cancelled)));
 }
 
+// The longer ones first.
+constexpr std::pair<std::string_view, std::string_view> kOfThisMachine[] = {
+    {"the worker is being shut down", "the process that runs it is ending"},
+    {"the worker is shutting down", "the process that runs it is ending"},
+    {"the worker's keeper", "the keeper"},
+    {"the worker's", "this machine's"},
+    {"this worker's", "this machine's"},
+    {"the worker", "this machine"},
+    {"this worker", "this machine"},
+};
+
+void replace_words(std::string& text, std::string_view from, std::string_view to) {
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos;) {
+    size_t after = at + from.size();
+    bool whole = after == text.size() || !isalnum(static_cast<unsigned char>(text[after]));
+    if (whole) text.replace(at, from.size(), to);
+    at += whole ? to.size() : from.size();
+  }
+}
+
+// Whether a reason or a detail may quote what the program wrote.
+bool quotes_program(std::string_view reason) {
+  return reason.find("exit code") != reason.npos || reason.find("exit_code") != reason.npos ||
+         reason.find("signal") != reason.npos;
+}
+
 }  // namespace
+
+std::string of_this_machine(std::string text) {
+  for (auto [from, to] : kOfThisMachine) replace_words(text, from, to);
+  return text;
+}
+
+void say_this_machine(pesc::JobStatus& status) {
+  if (!quotes_program(status.detail)) status.detail = of_this_machine(std::move(status.detail));
+}
+void say_this_machine(pesc::RankResult& rank) {
+  if (!quotes_program(rank.reason)) rank.detail = of_this_machine(std::move(rank.detail));
+}
+void say_this_machine(pesc::WhyLine& line) {
+  if (!quotes_program(line.reason)) line.reason = of_this_machine(std::move(line.reason));
+}
 
 pesc::JobStatus to_public(protocol::JobStatus::Reader status) {
   pesc::JobStatus out;
@@ -31,6 +75,17 @@ pesc::JobStatus to_public(protocol::JobStatus::Reader status) {
   out.submitted_unix_ms = status.getSubmittedUnixMs();
   out.finished_unix_ms = status.getFinishedUnixMs();
   out.detail = text(status.getDetail());
+  const auto tally = status.getTally();
+  for (const auto count : tally.getEnded()) {
+    out.tally.ended[std::string(to_string(static_cast<EndReason>(count.getReason())))] +=
+        count.getAttempts();
+  }
+  out.tally.useful_seconds = tally.getUsefulMs() / 1000.0;
+  out.tally.redone_seconds = tally.getRedoneMs() / 1000.0;
+  out.tally.checkpoints = tally.getCheckpoints();
+  out.tally.second_attempts = tally.getSecondAttempts();
+  out.tally.second_won = tally.getSecondWon();
+  out.tally.gang_starts = tally.getGangStarts();
   return out;
 }
 
@@ -54,6 +109,7 @@ pesc::WorkerStatus to_public(protocol::WorkerStatus::Reader worker) {
   out.finished = worker.getFinished();
   out.last_seen_unix_ms = worker.getLastSeenUnixMs();
   for (auto warning : worker.getWarnings()) out.warnings.push_back(text(warning));
+  out.trouble = text(worker.getTrouble());
   return out;
 }
 

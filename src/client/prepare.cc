@@ -2,14 +2,18 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <set>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "blob/hash.h"
 #include "blob/pack.h"
+#include "model/text.h"
 #include "protocol/codec.h"
 
 namespace pesc::client {
@@ -30,6 +34,24 @@ std::string place_of(const std::string& given) {
   return outside ? path.filename().string() : path.string();
 }
 
+// Also with a version: python3.11, node18.
+bool is_interpreter(std::string_view program) {
+  static constexpr std::string_view kNames[] = {
+      "sh",         "bash",    "dash",   "zsh",  "ksh",    "fish", "python", "pypy",  "ipython",
+      "R",          "Rscript", "java",   "node", "nodejs", "deno", "bun",    "julia", "octave",
+      "octave-cli", "perl",    "ruby",   "lua",  "luajit", "php",  "tclsh",  "guile", "sage",
+      "scala",      "kotlin",  "groovy", "awk",  "gawk",   "mawk",
+  };
+  size_t end = program.find_last_not_of("0123456789.-");
+  std::string_view name = program.substr(0, end == program.npos ? 0 : end + 1);
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
+bool takes_code(std::string_view argument) {
+  return argument == "-c" || argument == "-e" || argument == "-m" || argument == "--eval" ||
+         argument == "-E";
+}
+
 class Preparation {
  public:
   explicit Preparation(const Job& job) : job_(job) {}
@@ -46,12 +68,27 @@ class Preparation {
     for (const std::string& path : job_.archives) {
       if (status.ok()) status = add(path, FileKind::archive);
     }
+    if (out_.spec.name.empty()) out_.spec.name = default_name();
     if (status.ok()) status = validate(out_.spec);
     if (!status.ok()) return status;
     return std::move(out_);
   }
 
  private:
+  // The program's, or, when that is an interpreter, the script's: the first argument that travels.
+  std::string default_name() const {
+    std::string program = fs::path(job_.program).filename().string();
+    if (!is_interpreter(program)) return program;
+    for (const std::string& argument : job_.arguments) {
+      if (takes_code(argument)) break;  // the code is on the command line, files are its data
+      auto found = placed_.find(place_of(argument));
+      if (found == placed_.end() || found->second.kind == FileKind::archive) continue;
+      std::string name = fs::path(argument).filename().string();
+      return has_control_character(name) ? program : name;
+    }
+    return program;
+  }
+
   absl::Status plain_fields() {
     JobSpec& spec = out_.spec;
     if (job_.program.empty()) return refuse("no program is named: set Job::program");
@@ -59,10 +96,11 @@ class Preparation {
         job_.resources.cpus > kMaxCpusMilli / 1000.0) {
       return refuse("cpus must be a number from 0.001 to 100000");
     }
-    if (job_.time_limit.count() < 0 || job_.grace.count() < 0) {
-      return refuse("a time limit and a grace cannot be negative");
+    if (job_.time_limit.count() < 0 || job_.grace.count() < 0 || job_.job_time_limit.count() < 0 ||
+        job_.checkpoint_every.count() < 0) {
+      return refuse("time limits, grace and checkpoint_every cannot be negative");
     }
-    spec.name = job_.name.empty() ? fs::path(job_.program).filename().string() : job_.name;
+    spec.name = job_.name;
     spec.arguments = job_.arguments;
     spec.repetitions = job_.repetitions;
     spec.parameters = job_.parameters;
@@ -77,6 +115,12 @@ class Preparation {
     spec.output_limit_bytes = job_.output_limit_bytes;
     spec.room = job_.room;
     spec.seed = job_.seed;
+    spec.parallel = job_.parallel;
+    spec.same_worker = job_.same_worker;
+    spec.max_failures = job_.max_failures;
+    spec.job_time_limit_ms = static_cast<uint64_t>(job_.job_time_limit.count());
+    spec.checkpoint_every_ms = static_cast<uint64_t>(job_.checkpoint_every.count());
+    spec.second_attempts = job_.second_attempts;
     return absl::OkStatus();
   }
 
@@ -114,8 +158,7 @@ class Preparation {
     }
     if (!S_ISDIR(info.st_mode)) return add_file(path, place_of(path), kind, info.st_mode);
     if (kind == FileKind::archive) {
-      return refuse(in_quotes(path) +
-                    " is a directory, not an archive: give it as a file (--file)");
+      return refuse(in_quotes(path) + " is a directory, not an archive: give it among the files");
     }
     if (kind == FileKind::shared_file) {
       return refuse(in_quotes(path) + " is a directory: give its files one by one as shared files");

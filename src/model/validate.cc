@@ -273,9 +273,31 @@ absl::Status check_limits(const JobSpec& spec) {
     return bad("time_limit: longer than ten years: use less, or 0 for none");
   }
   if (spec.grace_ms > kMaxGraceMs) return bad("grace: longer than a day: use less");
+  if (spec.job_time_limit_ms > kMaxTimeLimitMs) {
+    return bad("job_time_limit: longer than ten years: use less, or 0 for none");
+  }
+  if (spec.checkpoint_every_ms != 0 && spec.checkpoint_every_ms < kMinCheckpointEveryMs) {
+    return bad("checkpoint_every: " + format_duration_ms(spec.checkpoint_every_ms) +
+               " is too often: use at least " + format_duration_ms(kMinCheckpointEveryMs) +
+               ", or 0 to save only when the program says so");
+  }
+  if (spec.checkpoint_every_ms > kMaxTimeLimitMs) {
+    return bad("checkpoint_every: longer than ten years: use less, or 0 for none");
+  }
   if (spec.output_limit_bytes > kMaxBytes) {
     return bad("output_limit_bytes: " + format_bytes(spec.output_limit_bytes) +
                " is more than any disk has: use less");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_gang(const JobSpec& spec) {
+  if (spec.same_worker && !spec.parallel) {
+    return bad("same_worker: it is for parallel jobs: set parallel too, or leave it out");
+  }
+  if (spec.parallel && spec.repetitions > kMaxGangRanks) {
+    return bad("repetitions: a parallel job has at most " + number(kMaxGangRanks) + " ranks, not " +
+               number(spec.repetitions) + ": run it with fewer, or without parallel");
   }
   return absl::OkStatus();
 }
@@ -286,6 +308,7 @@ absl::Status validate(const JobSpec& spec) {
   if (absl::Status status = check_shown_name("name", spec.name); !status.ok()) return status;
   if (absl::Status status = check_shown_name("room", spec.room); !status.ok()) return status;
   if (absl::Status status = check_limits(spec); !status.ok()) return status;
+  if (absl::Status status = check_gang(spec); !status.ok()) return status;
   if (absl::Status status = check_files(spec); !status.ok()) return status;
   if (absl::Status status = check_program(spec); !status.ok()) return status;
   if (absl::Status status = check_command(spec); !status.ok()) return status;

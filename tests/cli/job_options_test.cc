@@ -123,5 +123,28 @@ TEST_F(JobOptionsTest, TheCommandIsWhatFollowsTheDashes) {
   EXPECT_TRUE(take_command(std::nullopt, options).ok());
 }
 
+TEST_F(JobOptionsTest, WhatKeepsWorkFromBeingLost) {
+  Job plain = make({});
+  EXPECT_FALSE(plain.parallel);
+  EXPECT_TRUE(plain.second_attempts);
+  EXPECT_EQ(plain.max_failures, 0u);
+  JobOptions options;
+  options.parallel = options.same_worker = options.no_second_attempts = true;
+  options.max_failures = "7";
+  options.job_time_limit = "12h";
+  options.checkpoint_every = "90s";
+  Job job = make(options);
+  EXPECT_TRUE(job.parallel);
+  EXPECT_TRUE(job.same_worker);
+  EXPECT_FALSE(job.second_attempts);
+  EXPECT_EQ(job.max_failures, 7u);
+  EXPECT_EQ(job.job_time_limit, std::chrono::hours(12));
+  EXPECT_EQ(job.checkpoint_every, std::chrono::seconds(90));
+  options.max_failures = "none";
+  EXPECT_EQ(make(options).max_failures, UINT32_MAX);
+  options.max_failures = "0";
+  EXPECT_THAT(refusal(options), HasSubstr("--max-failures '0': give a number of ranks from 1"));
+}
+
 }  // namespace
 }  // namespace pesc::cli

@@ -158,6 +158,16 @@ INSTANTIATE_TEST_SUITE_P(
                 [](JobSpec& s) { s.resources.memory_bytes = UINT64_MAX; }},
         Refusal{"retries:", [](JobSpec& s) { s.retries = UINT32_MAX; }},
         Refusal{"time_limit:", [](JobSpec& s) { s.time_limit_ms = UINT64_MAX; }},
+        Refusal{"job_time_limit:", [](JobSpec& s) { s.job_time_limit_ms = UINT64_MAX; }},
+        Refusal{"checkpoint_every: 999ms is too often",
+                [](JobSpec& s) { s.checkpoint_every_ms = 999; }},
+        Refusal{"checkpoint_every:", [](JobSpec& s) { s.checkpoint_every_ms = UINT64_MAX; }},
+        Refusal{"same_worker: it is for parallel jobs", [](JobSpec& s) { s.same_worker = true; }},
+        Refusal{"a parallel job has at most 10000",
+                [](JobSpec& s) {
+                  s.parallel = true;
+                  s.repetitions = 10'001;
+                }},
         Refusal{"grace:", [](JobSpec& s) { s.grace_ms = UINT64_MAX; }},
         Refusal{"output_limit_bytes:", [](JobSpec& s) { s.output_limit_bytes = UINT64_MAX; }}));
 
