@@ -61,6 +61,8 @@ class CoordinatorHost {
   void release_one(const coordinator::Answer& action);
   void release_one(const coordinator::AnswerAttach& action);
   void release_one(const coordinator::AnswerReport& action);
+  void release_one(const coordinator::AnswerCheckpoint&) {}
+  void release_one(const coordinator::AnswerDrain&) {}
   void release_one(const coordinator::SendUpdate& action);
   void release_one(const coordinator::CloseSession& action);
   void release_one(const coordinator::JobChanged&) {}

@@ -13,7 +13,9 @@ namespace co = coordinator;
 JobId job_of(const co::JobAdded& record) { return record.id; }
 JobId job_of(const co::AttemptLeased& record) { return record.key.job; }
 JobId job_of(const co::AttemptEnded& record) { return record.key.job; }
+JobId job_of(const co::CheckpointKept& record) { return record.key.job; }
 JobId job_of(const co::WorkerSeen&) { return {}; }
+JobId job_of(const co::WorkerDraining&) { return {}; }
 template <class T>
 JobId job_of(const T& record) {
   return record.job;
@@ -57,6 +59,10 @@ void RecordStore::keep(const Stored& stored, uint64_t number) {
     workers_[seen->worker] = stored;
     return;
   }
+  if (const auto* draining = std::get_if<co::WorkerDraining>(&stored.record)) {
+    draining_[draining->worker] = stored;
+    return;
+  }
   const JobId id = std::visit([](const auto& one) { return job_of(one); }, stored.record);
   if (std::holds_alternative<co::JobErased>(stored.record)) {
     jobs_.erase(id);
@@ -78,6 +84,7 @@ void RecordStore::keep(const Stored& stored, uint64_t number) {
 
 void RecordStore::restore(co::Core& core, Random& random) const {
   for (const auto& [id, stored] : workers_) apply(core, stored.record, stored.bytes);
+  for (const auto& [id, stored] : draining_) apply(core, stored.record, stored.bytes);
   std::vector<const JobRows*> order;
   for (const auto& [id, job] : jobs_) order.push_back(&job);
   if (random.chance(0.5)) std::reverse(order.begin(), order.end());

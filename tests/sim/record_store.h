@@ -38,6 +38,7 @@ class RecordStore {
 
   std::map<JobId, JobRows> jobs_;
   std::map<WorkerId, Stored> workers_;
+  std::map<WorkerId, Stored> draining_;
   std::vector<Stored> log_;
 };
 

@@ -48,6 +48,12 @@ std::string text(const co::WorkerReported& e) {
   return fmt::format("session {} reports after update {}, holding {}, finished {}", e.session,
                      e.last_update, list(e.holding), list(e.finished));
 }
+std::string text(const co::CheckpointOffered& e) {
+  return fmt::format("session {} offers a checkpoint of {}", e.session, name(e.key));
+}
+std::string text(const co::WorkerDrained& e) {
+  return fmt::format("{} is {}", e.worker, e.drain ? "drained" : "taken back");
+}
 std::string text(const co::TimerFired&) { return "timer"; }
 
 std::string text(const co::JobAdded& r) { return name(r.id) + " added"; }
@@ -70,6 +76,20 @@ std::string text(const co::RanksReopened& r) {
 }
 std::string text(const co::JobErased& r) { return name(r.job) + " erased"; }
 std::string text(const co::WorkerSeen& r) { return r.name + " seen"; }
+std::string text(const co::CheckpointKept& r) {
+  return fmt::format("{} keeps checkpoint {}", name(r.key), r.checkpoint.number);
+}
+std::string text(const co::CheckpointsDropped& r) {
+  return fmt::format("rank {} of {} drops its checkpoints up to {}", r.rank, name(r.job),
+                     r.through);
+}
+std::string text(const co::GangStarted& r) {
+  return fmt::format("{} starts generation {} at {}:{}", name(r.job), r.generation, r.master_addr,
+                     r.master_port);
+}
+std::string text(const co::WorkerDraining& r) {
+  return fmt::format("{} {}", to_string(r.worker), r.draining ? "drains" : "drains no more");
+}
 
 std::string text(const co::Answer& a) { return "answer " + a.status.ToString(); }
 std::string text(const co::AnswerAttach& a) {
@@ -79,9 +99,15 @@ std::string text(const co::AnswerReport& a) {
   return fmt::format("report {}, acknowledged {}, stop {}", a.status.ToString(),
                      list(a.acknowledged), list(a.stop));
 }
+std::string text(const co::AnswerCheckpoint& a) {
+  return fmt::format("checkpoint {} {}", a.number, a.status.ToString());
+}
+std::string text(const co::AnswerDrain& a) {
+  return fmt::format("drain {} of {} attempts", a.status.ToString(), a.attempts);
+}
 std::string text(const co::SendUpdate& a) {
-  return fmt::format("update {} to session {}: leases {}, stop {}", a.number, a.session,
-                     list(a.leases), list(a.stop));
+  return fmt::format("update {} to session {}: leases {}, stop {}, start {}", a.number, a.session,
+                     list(a.leases), list(a.stop), list(a.start));
 }
 std::string text(const co::CloseSession& a) {
   return fmt::format("close session {}: {}", a.session, a.reason);
@@ -103,6 +129,14 @@ std::string text(const wo::Exited& e) {
 }
 std::string text(const wo::Packed& e) { return name(e.key) + " packed"; }
 std::string text(const wo::PackFailed& e) { return name(e.key) + " not packed"; }
+std::string text(const wo::CheckpointMarked& e) { return name(e.key) + " has a checkpoint"; }
+std::string text(const wo::CheckpointSaved& e) {
+  return fmt::format("checkpoint of {} {} {}", name(e.key), e.saved ? "saved" : "not saved",
+                     e.detail);
+}
+std::string text(const wo::PortChosen& e) {
+  return fmt::format("{} has port {}", name(e.key), e.port);
+}
 std::string text(const wo::Progressed& e) { return name(e.key) + " progressed"; }
 std::string text(const wo::Acknowledged& e) { return "acknowledged " + list(e.keys); }
 std::string text(const wo::ReportFailed& e) { return "report failed " + list(e.keys); }
@@ -116,6 +150,8 @@ std::string text(const wo::TimerFired&) { return "timer"; }
 std::string text(const wo::Prepare& a) { return "prepare " + name(a.key); }
 std::string text(const wo::CancelPrepare& a) { return "cancel the preparation of " + name(a.key); }
 std::string text(const wo::Start& a) { return "start " + name(a.key); }
+std::string text(const wo::ChoosePort& a) { return "choose a port for " + name(a.key); }
+std::string text(const wo::SaveCheckpoint& a) { return "save the checkpoint of " + name(a.key); }
 std::string text(const wo::Stop& a) {
   return fmt::format("stop {}: {}", name(a.key), to_string(a.reason));
 }

@@ -101,6 +101,14 @@ void WorkerHost::perform(const wo::Start& action) {
   });
 }
 
+void WorkerHost::perform(const wo::ChoosePort& action) {
+  step_later(1, wo::PortChosen{action.key, 20'000});
+}
+
+void WorkerHost::perform(const wo::SaveCheckpoint& action) {
+  step_later(1, wo::CheckpointSaved{action.key, false, "this program has written nothing"});
+}
+
 void WorkerHost::perform(const wo::Stop& action) {
   play_.world.after(0, [this, life = life_, action] {
     if (life == life_) keeper_.stop(action.key, action.reason, action.grace_ms);

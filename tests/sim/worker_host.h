@@ -51,6 +51,8 @@ class WorkerHost {
   void perform(const worker::Prepare& action);
   void perform(const worker::CancelPrepare&) {}
   void perform(const worker::Start& action);
+  void perform(const worker::ChoosePort& action);
+  void perform(const worker::SaveCheckpoint& action);
   void perform(const worker::Stop& action);
   void perform(const worker::Pack& action);
   void perform(const worker::SendReport& action);
