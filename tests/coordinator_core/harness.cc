@@ -25,7 +25,9 @@ std::string name(const std::vector<StopRequest>& stops) {
 struct Describe {
   std::string operator()(const JobAdded& r) { return "JobAdded " + name(r.id) + " " + r.owner; }
   std::string operator()(const AttemptLeased& r) {
-    return "AttemptLeased " + name(r.key) + " " + name(r.worker);
+    return "AttemptLeased " + name(r.key) + " " + name(r.worker) +
+           (r.checkpoint > 0 ? " from c" + std::to_string(r.checkpoint) : "") +
+           (r.second ? " second" : "");
   }
   std::string operator()(const AttemptEnded& r) {
     return "AttemptEnded " + name(r.key) + " " + std::string(to_string(r.outcome.reason)) +
@@ -46,6 +48,20 @@ struct Describe {
   }
   std::string operator()(const JobErased& r) { return "JobErased " + name(r.job); }
   std::string operator()(const WorkerSeen& r) { return "WorkerSeen " + name(r.worker); }
+  std::string operator()(const CheckpointKept& r) {
+    return "CheckpointKept " + name(r.key) + " c" + std::to_string(r.checkpoint.number);
+  }
+  std::string operator()(const CheckpointsDropped& r) {
+    return "CheckpointsDropped " + name(r.job) + "/" + std::to_string(r.rank) + " through c" +
+           std::to_string(r.through);
+  }
+  std::string operator()(const GangStarted& r) {
+    return "GangStarted " + name(r.job) + " #" + std::to_string(r.generation) + " " +
+           r.master_addr + ":" + std::to_string(r.master_port);
+  }
+  std::string operator()(const WorkerDraining& r) {
+    return "WorkerDraining " + name(r.worker) + (r.draining ? "" : " no more");
+  }
 
   std::string operator()(const Answer& a) {
     return "Answer " + name(a.status) + (a.count > 0 ? " " + std::to_string(a.count) : "");
@@ -60,8 +76,26 @@ struct Describe {
   }
   std::string operator()(const SendUpdate& a) {
     std::string text = "SendUpdate s" + std::to_string(a.session) + " #" + std::to_string(a.number);
-    for (const LeaseGrant& lease : a.leases) text += " lease " + name(lease.key);
-    return text + name(a.stop);
+    for (const LeaseGrant& lease : a.leases) {
+      text += " lease " + name(lease.key);
+      if (lease.checkpoint.number > 0) text += " from c" + std::to_string(lease.checkpoint.number);
+      if (lease.hold) {
+        text += " hold " + std::to_string(lease.local_rank) + "/" +
+                std::to_string(lease.local_world_size);
+      }
+    }
+    text += name(a.stop);
+    for (const StartOrder& order : a.start) {
+      text += " start " + name(order.key) + " " + order.master_addr + ":" +
+              std::to_string(order.master_port);
+    }
+    return text;
+  }
+  std::string operator()(const AnswerCheckpoint& a) {
+    return "AnswerCheckpoint " + name(a.status) + " c" + std::to_string(a.number);
+  }
+  std::string operator()(const AnswerDrain& a) {
+    return "AnswerDrain " + name(a.status) + " " + a.name + " " + std::to_string(a.attempts);
   }
   std::string operator()(const CloseSession& a) {
     return "CloseSession s" + std::to_string(a.session);
@@ -75,6 +109,7 @@ JobId job_of(const Record& record) {
   if (const auto* r = std::get_if<JobStopped>(&record)) return r->job;
   if (const auto* r = std::get_if<JobFinished>(&record)) return r->job;
   if (const auto* r = std::get_if<RanksReopened>(&record)) return r->job;
+  if (const auto* r = std::get_if<GangStarted>(&record)) return r->job;
   return {};
 }
 
@@ -93,6 +128,18 @@ void RowStore::add(const Record& record) {
   const uint64_t seq = next_++;
   if (const auto* seen = std::get_if<WorkerSeen>(&record)) {
     workers_[seen->worker] = *seen;
+  } else if (const auto* draining = std::get_if<WorkerDraining>(&record)) {
+    draining_[draining->worker] = draining->draining;
+  } else if (const auto* kept = std::get_if<CheckpointKept>(&record)) {
+    CheckpointKept row = *kept;
+    row.chunks = nullptr;
+    jobs_[kept->key.job].checkpoints[kept->key.rank].emplace(kept->checkpoint.number,
+                                                             std::pair(seq, row));
+  } else if (const auto* dropped = std::get_if<CheckpointsDropped>(&record)) {
+    JobRows& job = jobs_[dropped->job];
+    auto& rows = job.checkpoints[dropped->rank];
+    rows.erase(rows.begin(), rows.upper_bound(dropped->through));
+    job.dropped[dropped->rank] = {seq, *dropped};
   } else if (const auto* erased = std::get_if<JobErased>(&record)) {
     jobs_.erase(erased->job);
   } else if (const auto* leased = std::get_if<AttemptLeased>(&record)) {
@@ -112,6 +159,9 @@ void RowStore::add(const Record& record) {
 std::vector<Record> RowStore::replay() const {
   std::vector<Record> records;
   for (const auto& [id, seen] : workers_) records.push_back(seen);
+  for (const auto& [id, draining] : draining_) {
+    if (draining) records.push_back(WorkerDraining{id, true});
+  }
   // Not in the order of submission: that must not matter.
   for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) {
     std::map<uint64_t, Record> ordered = job->second.events;
@@ -119,6 +169,10 @@ std::vector<Record> RowStore::replay() const {
       ordered.emplace(row.leased_at, row.leased);
       if (row.ended_at > 0) ordered.emplace(row.ended_at, row.ended);
     }
+    for (const auto& [rank, rows] : job->second.checkpoints) {
+      for (const auto& [number, row] : rows) ordered.emplace(row.first, row.second);
+    }
+    for (const auto& [rank, row] : job->second.dropped) ordered.emplace(row.first, row.second);
     for (const auto& [seq, record] : ordered) records.push_back(record);
   }
   return records;
@@ -213,7 +267,7 @@ AnswerAttach Harness::attach(uint64_t session, const WorkerInfo& info,
 AnswerReport Harness::report(uint64_t session, std::vector<AttemptKey> holding,
                              std::vector<FinishedAttempt> finished, uint64_t last_update) {
   step(WorkerReported{
-      12, session, std::move(holding), last_update, std::move(finished), {}, unix_ms});
+      12, session, std::move(holding), last_update, std::move(finished), {}, {}, unix_ms});
   return actions<AnswerReport>().at(0);
 }
 

@@ -19,7 +19,8 @@ std::string describe(const Record& record);
 std::string describe(const Action& action);
 std::string describe(const Step& step);
 
-// One row per attempt (latest lease, latest end), one list of events per job, one row per worker.
+// One row per attempt (latest lease, latest end), per kept checkpoint, and per rank for the latest
+// drop of its checkpoints; one list of events per job; one row per worker.
 class RowStore {
  public:
   void add(const Record& record);
@@ -34,10 +35,13 @@ class RowStore {
   struct JobRows {
     std::map<uint64_t, Record> events;
     std::map<AttemptKey, Row> attempts;
+    std::map<uint32_t, std::map<uint32_t, std::pair<uint64_t, CheckpointKept>>> checkpoints;
+    std::map<uint32_t, std::pair<uint64_t, CheckpointsDropped>> dropped;
   };
   uint64_t next_ = 1;
   std::map<JobId, JobRows> jobs_;
   std::map<WorkerId, WorkerSeen> workers_;
+  std::map<WorkerId, bool> draining_;
 };
 
 inline JobId job_id(uint64_t n) { return JobId{n}; }

@@ -24,7 +24,7 @@ struct Planted : testing::Test {
   }
   void do_step(const Event& event) { last = core.step(event, now); }
   void end(const AttemptKey& key, EndReason reason) {
-    do_step(WorkerReported{1, 1, {}, 0, {{key, outcome_of(reason)}}, {}, 0});
+    do_step(WorkerReported{1, 1, {}, 0, {{key, outcome_of(reason)}}, {}, {}, 0});
   }
   JobView view() { return *core.job(job_id(1)); }
 };
@@ -38,7 +38,7 @@ TEST_F(Planted, CommitTwice) {
 
 TEST_F(Planted, LoseRequeue) {
   begin(PlantedBug::lose_requeue, 1);
-  do_step(WorkerReported{1, 1, {}, UINT64_MAX, {}, {}, 0});
+  do_step(WorkerReported{1, 1, {}, UINT64_MAX, {}, {}, {}, 0});
   EXPECT_EQ(view().counts.waiting, 1u);
   EXPECT_NE(core.check_invariants(), "");
 }
@@ -74,7 +74,7 @@ TEST_F(Planted, AcknowledgeBeforeRecord) {
 
 TEST_F(Planted, ReuseAttemptNumber) {
   begin(PlantedBug::reuse_attempt_number, 1);
-  do_step(WorkerReported{1, 1, {}, UINT64_MAX, {}, {}, 0});
+  do_step(WorkerReported{1, 1, {}, UINT64_MAX, {}, {}, {}, 0});
   EXPECT_EQ(view().counts.running, 1u);
   EXPECT_EQ(core.attempts(job_id(1), 0), 1u);
 }

@@ -198,7 +198,7 @@ class History {
 
   void report(FakeWorker& worker) {
     if (worker.session == 0) return;
-    WorkerReported event{1,  worker.session, worker.holding(), worker.last_update, {},
+    WorkerReported event{1,  worker.session, worker.holding(), worker.last_update, {}, {},
                          {}, h_.unix_ms};
     for (const auto& [key, outcome] : worker.finished) event.finished.push_back({key, outcome});
     h_.step(event);
@@ -223,7 +223,7 @@ class History {
     std::vector<AttemptKey> holding = worker.holding();
     holding.push_back(key);
     h_.step(WorkerReported{
-        1, worker.session, holding, worker.last_update, {}, {{key, 0.5, "x"}}, h_.unix_ms});
+        1, worker.session, holding, worker.last_update, {}, {{key, 0.5, "x"}}, {}, h_.unix_ms});
     after();
   }
 

@@ -20,7 +20,7 @@ TEST(Restore, OpenLeasesHaveOneFullLeaseToComeBack) {
   h.restore();
   h.attach(9, worker_info(2, 4));
   EXPECT_THAT(h.held(2), IsEmpty()) << "no running rank is started again";
-  h.at(h.now + 59'999, WorkerReported{1, 9, {}, 0, {}, {}, 0});
+  h.at(h.now + 59'999, WorkerReported{1, 9, {}, 0, {}, {}, {}, 0});
   EXPECT_THAT(h.held(1), ElementsAre(key(1, 0)));
   EXPECT_THAT(h.attach(10, worker_info(1, 1), {key(1, 0)}).stop, IsEmpty());
   h.end(10, key(1, 0), EndReason::succeeded);

@@ -105,8 +105,14 @@ TEST(Heartbeat, ProgressIsShownAndBounded) {
   h.attach(1, worker_info(1, 1));
   h.submit(1, spec_of(1)).IgnoreError();
   const uint64_t revision = h.view(1).revision;
-  h.step(WorkerReported{
-      1, 1, {key(1, 0)}, 9, {}, {{key(1, 0), 7.5, "fitting"}, {key(4, 4), 0.5, "no such job"}}, 0});
+  h.step(WorkerReported{1,
+                        1,
+                        {key(1, 0)},
+                        9,
+                        {},
+                        {{key(1, 0), 7.5, "fitting"}, {key(4, 4), 0.5, "no such job"}},
+                        {},
+                        0});
   ASSERT_THAT(h.core->running(job_id(1)), SizeIs(1));
   EXPECT_EQ(h.core->running(job_id(1))[0].fraction, 1.0);
   EXPECT_EQ(h.core->running(job_id(1))[0].text, "fitting");
