@@ -163,7 +163,7 @@ absl::Status SqliteJournal::connect() {
   statements_ = {};
   find_attempt_ = {};
   db_ = {};
-  absl::StatusOr<Database> db = Database::open(options_.path, false);
+  absl::StatusOr<Database> db = Database::open(options_.path, false, options_.vfs);
   if (!db.ok()) return db.status();
   db_ = std::move(*db);
   if (absl::Status status = check_schema(); !status.ok()) return status;

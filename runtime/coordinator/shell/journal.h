@@ -29,6 +29,7 @@ struct JournalOptions {
   bool durable = true;        // false: no fsync
   uint64_t max_pages = 0;     // a bound on its size in pages; 0: none (tests: a full disk)
   bool drop_damaged = false;  // open: remove the jobs that have damaged rows
+  std::string vfs;            // SQLite's file system; empty: the real one
 };
 
 class Journal {

@@ -81,12 +81,14 @@ std::string_view Statement::bytes(int column) const {
   return {data, static_cast<size_t>(sqlite3_column_bytes(get(), column))};
 }
 
-absl::StatusOr<Database> Database::open(const std::filesystem::path& path, bool read_only) {
+absl::StatusOr<Database> Database::open(const std::filesystem::path& path, bool read_only,
+                                        const std::string& vfs) {
   sqlite3* raw = nullptr;
   // Read connections are opened read-write too: a read-only one may not make the -shm file.
   const int flags =
       SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (read_only ? 0 : SQLITE_OPEN_CREATE);
-  const int code = sqlite3_open_v2(path.c_str(), &raw, flags, nullptr);
+  const int code =
+      sqlite3_open_v2(path.c_str(), &raw, flags, vfs.empty() ? nullptr : vfs.c_str());
   Database database;
   database.db_.reset(raw);
   if (code != SQLITE_OK) return sqlite_status(raw, code, "cannot open " + path.string());

@@ -62,7 +62,9 @@ class ResetOnExit {
 
 class Database {
  public:
-  static absl::StatusOr<Database> open(const std::filesystem::path& path, bool read_only);
+  // `vfs`: SQLite's file system; empty: the real one.
+  static absl::StatusOr<Database> open(const std::filesystem::path& path, bool read_only,
+                                       const std::string& vfs = {});
   sqlite3* get() const { return db_.get(); }
   absl::Status execute(const char* sql);
   absl::StatusOr<int64_t> query_integer(const char* sql);
