@@ -240,6 +240,12 @@ void WorkerShell::on(Start& action) {
   keeper_->start(request);
 }
 
+void WorkerShell::on(ChoosePort& action) { push(PortChosen{action.key, 0}); }
+
+void WorkerShell::on(SaveCheckpoint& action) {
+  push(CheckpointSaved{action.key, false, "there is no session with a coordinator"});
+}
+
 void WorkerShell::on(Stop& action) {
   if (keeper_ != nullptr) keeper_->stop(action.key, action.reason, action.grace_ms);
 }

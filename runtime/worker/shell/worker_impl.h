@@ -92,6 +92,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void on(Prepare& action);
   void on(CancelPrepare& action);
   void on(Start& action);
+  void on(ChoosePort& action);
+  void on(SaveCheckpoint& action);
   void on(Stop& action);
   void on(Pack& action);
   void on(SendReport& action);

@@ -77,19 +77,34 @@ class Dialler {
           auto request = front.loginRequest();
           request.setToken(token);
           request.setSoftware("pesc-worker " PESC_VERSION);
-          return request.send().then([](auto&& response) {
-            if (!response.hasWorker()) {
-              rpc::throw_if_error(absl::PermissionDeniedError(
-                  "the token is not a worker's: make one with `pesc join-file worker`"));
-            }
+          return request.send().then([this](auto&& response) {
+            if (!response.hasWorker()) refuse();
+            accepted_ = true;
             return response.getWorker();
           });
         });
   }
 
+  // What no trying again can mend: the credentials that this worker was started with are not a
+  // worker's. It has run nothing with them, so it ends.
+  const absl::Status& refused() const { return refused_; }
+
  private:
+  void refuse() {
+    absl::Status status = absl::PermissionDeniedError(
+        "the token is not a worker's: make a join file with `pesc join-file worker NAME` on the "
+        "coordinator's machine");
+    if (!accepted_) {
+      refused_ = status;
+      loop_.post([this] { loop_.stop(); });
+    }
+    rpc::throw_if_error(status);
+  }
+
   rpc::Loop& loop_;
   const DaemonOptions options_;
+  bool accepted_ = false;
+  absl::Status refused_;
   std::unique_ptr<rpc::Connection> connection_;
 };
 
@@ -125,7 +140,8 @@ int run(const DaemonOptions& given) {
   }
   // Found wrong now, a name is told to the person at the keyboard.
   auto join = find_join(options);
-  const bool will_not_do = absl::IsInvalidArgument(join.status()) || !options.join_file.empty();
+  const bool will_not_do = absl::IsInvalidArgument(join.status()) ||
+                           absl::IsPermissionDenied(join.status()) || !options.join_file.empty();
   if (!join.ok() && will_not_do) return fail(join.status(), 2);
 
   rpc::Loop loop;
@@ -137,7 +153,7 @@ int run(const DaemonOptions& given) {
   loop.run();
   rpc::log().info("event=stopped");
   worker->reset();
-  return 0;
+  return dialler.refused().ok() ? 0 : fail(dialler.refused(), 2);
 }
 
 }  // namespace
