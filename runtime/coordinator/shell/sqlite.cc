@@ -87,8 +87,7 @@ absl::StatusOr<Database> Database::open(const std::filesystem::path& path, bool 
   // Read connections are opened read-write too: a read-only one may not make the -shm file.
   const int flags =
       SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (read_only ? 0 : SQLITE_OPEN_CREATE);
-  const int code =
-      sqlite3_open_v2(path.c_str(), &raw, flags, vfs.empty() ? nullptr : vfs.c_str());
+  const int code = sqlite3_open_v2(path.c_str(), &raw, flags, vfs.empty() ? nullptr : vfs.c_str());
   Database database;
   database.db_.reset(raw);
   if (code != SQLITE_OK) return sqlite_status(raw, code, "cannot open " + path.string());
@@ -112,6 +111,19 @@ absl::StatusOr<int64_t> Database::query_integer(const char* sql) {
   absl::StatusOr<bool> row = statement->next();
   if (!row.ok()) return row.status();
   return *row ? statement->integer(0) : 0;
+}
+
+absl::StatusOr<std::string> Database::query_text(const char* sql) {
+  absl::StatusOr<Statement> statement = Statement::prepare(get(), sql);
+  if (!statement.ok()) return statement.status();
+  std::string text;
+  while (true) {
+    absl::StatusOr<bool> row = statement->next();
+    if (!row.ok()) return row.status();
+    if (!*row) return text;
+    if (!text.empty()) text += '\n';
+    text += statement->bytes(0);
+  }
 }
 
 }  // namespace pesc::coordinator
