@@ -152,9 +152,34 @@ TEST(WorkerAttempts, ARunningOneIsStoppedOnceWithItsGrace) {
   EXPECT_THAT(m.got<Stop>(), IsEmpty());
   EXPECT_EQ(m.core.cpus_used_milli(), 1000u);  // until it is really gone
   m(Exited{key_of(0), outcome_of(EndReason::signal)});
-  EXPECT_THAT(m.got<Pack>(), IsEmpty());
+  EXPECT_EQ(m.keys<Pack>().size(), 1u) << "what it had written is its user's";
+  m(Packed{key_of(0), blob_of(100), {}});
   ASSERT_EQ(m.reported().size(), 1u);
   EXPECT_EQ(m.reported()[0].outcome.reason, EndReason::cancelled);
+  EXPECT_EQ(m.reported()[0].outcome.output, blob_of(100));
+}
+
+TEST(WorkerAttempts, WhatARevokedOneLeftIsNotWanted) {
+  Machine m;
+  m(Connected{});
+  m.run(key_of(0));
+  m.stop(key_of(0), EndReason::revoked);
+  m(Exited{key_of(0), outcome_of(EndReason::signal)});
+  EXPECT_THAT(m.got<Pack>(), IsEmpty());
+  ASSERT_EQ(m.reported().size(), 1u);
+  EXPECT_EQ(m.reported()[0].outcome.reason, EndReason::revoked);
+}
+
+TEST(WorkerAttempts, ACancelWhilePackingKeepsTheOutput) {
+  Machine m;
+  m(Connected{});
+  m.run(key_of(0));
+  m(Exited{key_of(0), outcome_of()});
+  m.stop(key_of(0), EndReason::cancelled);
+  m(Packed{key_of(0), blob_of(100), {}});
+  ASSERT_EQ(m.reported().size(), 1u);
+  EXPECT_EQ(m.reported()[0].outcome.reason, EndReason::cancelled);
+  EXPECT_EQ(m.reported()[0].outcome.output, blob_of(100));
 }
 
 TEST(WorkerAttempts, AVacatedOneIsPacked) {
@@ -163,6 +188,8 @@ TEST(WorkerAttempts, AVacatedOneIsPacked) {
   m.run(key_of(0));
   m.stop(key_of(0), EndReason::vacated);
   m(Exited{key_of(0), outcome_of(EndReason::exit_code)});
+  EXPECT_THAT(m.keys<SaveCheckpoint>(), ElementsAre(key_of(0)));
+  m(CheckpointSaved{key_of(0), true, ""});
   ASSERT_EQ(m.got<Pack>().size(), 1u);
   EXPECT_EQ(m.got<Pack>()[0].outcome.reason, EndReason::vacated);
 }
@@ -186,7 +213,7 @@ TEST(WorkerAttempts, AStopOfAnEndedOneStillWaitsForTheAcknowledgement) {
   m(Disconnected{});
   m.run(key_of(0));
   m.end(key_of(0), blob_of(1 << 30));
-  m.stop(key_of(0), EndReason::cancelled);
+  m.stop(key_of(0), EndReason::revoked);
   EXPECT_TRUE(m.holds(key_of(0)));
   m(Connected{});
   ASSERT_EQ(m.reported().size(), 1u);
@@ -211,7 +238,7 @@ TEST(WorkerAttempts, PreparingIsTriedAgainUpToTheBound) {
 }
 
 TEST(WorkerAttempts, PreparingWithoutACoordinatorCostsNoTry) {
-  Machine m({.cpus_milli = 1000, .max_prepare_tries = 2});
+  Machine m({.cpus_milli = 1000, .max_prepare_tries = 2, .detached_limit_ms = 0});
   m(Connected{});
   m.lease({key_of(0)});
   m(Disconnected{});

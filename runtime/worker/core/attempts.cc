@@ -37,6 +37,7 @@ void Core::State::on(const UpdateReceived& e, TimeMs) {
   last_update = std::max(last_update, e.number);
   for (const auto& lease : e.leases) add_lease(lease);
   for (const auto& stop : e.stop) stop_attempt(stop);
+  for (const auto& order : e.start) start_held(order);
 }
 
 void Core::State::add_lease(const UpdateReceived::Lease& lease) {
@@ -45,6 +46,10 @@ void Core::State::add_lease(const UpdateReceived::Lease& lease) {
   Attempt& attempt = it->second;
   attempt.order = next_order++;
   attempt.spec = lease.spec;
+  attempt.checkpoint = lease.checkpoint;
+  attempt.hold = lease.hold;
+  attempt.local_rank = lease.local_rank;
+  attempt.local_world_size = lease.local_world_size;
   leased.emplace(attempt.order, lease.key);
   if (lease.spec == nullptr) {
     end_before_start(lease.key, attempt, EndReason::inputs_unavailable,
@@ -70,11 +75,12 @@ void Core::State::leave_state(const AttemptKey& key, Attempt& attempt) {
       --preparing;
       break;
     case AttemptState::ready:
-      ready.erase(attempt.order);
+      ready.erase({!attempt.hold, attempt.order});
       break;
     case AttemptState::held:
     case AttemptState::starting:
     case AttemptState::running:
+      attempt.gang_ready = false;
       cpus_used_milli -= cpus_of(attempt.spec);
       // The allowance shrinks with what it was made for.
       adopted_excess_milli =
@@ -90,7 +96,8 @@ void Core::State::leave_state(const AttemptKey& key, Attempt& attempt) {
 
 void Core::State::end_before_start(const AttemptKey& key, Attempt& attempt, EndReason reason,
                                    std::string detail) {
-  if (attempt.state == AttemptState::preparing || attempt.state == AttemptState::ready) {
+  if (attempt.state == AttemptState::preparing || attempt.state == AttemptState::ready ||
+      attempt.state == AttemptState::held) {
     out.actions.push_back(CancelPrepare{key});
   }
   attempt.outcome = outcome_without_run(reason, std::move(detail));
@@ -98,7 +105,7 @@ void Core::State::end_before_start(const AttemptKey& key, Attempt& attempt, EndR
   finish(key, attempt);
 }
 
-void Core::State::stop_attempt(const UpdateReceived::Stop& stop) {
+void Core::State::stop_attempt(const UpdateReceived::Stop& stop, const std::string& detail) {
   Attempt* attempt = find(stop.key);
   if (attempt == nullptr) return;
   switch (attempt->state) {
@@ -106,24 +113,30 @@ void Core::State::stop_attempt(const UpdateReceived::Stop& stop) {
     case AttemptState::preparing:
     case AttemptState::ready:
     case AttemptState::held:
-      end_before_start(stop.key, *attempt, stop.reason, "stopped before it was started");
+      end_before_start(stop.key, *attempt, stop.reason,
+                       detail.empty() ? "stopped before it was started" : detail);
       break;
     case AttemptState::starting:
     case AttemptState::running:
       if (attempt->stop.has_value()) return;  // the keeper has been told
       if (bug == PlantedBug::ignore_stop) return;
       attempt->stop = stop.reason;
+      attempt->stop_detail = detail;
       out.actions.push_back(worker::Stop{
           stop.key, stop.reason, attempt->spec == nullptr ? 10'000 : attempt->spec->grace_ms});
       break;
     case AttemptState::saving:
+      stop_saving(stop.key, *attempt, stop.reason);
+      break;
     case AttemptState::packing:
       // Its files are being read: what becomes of them is decided when that ends.
       attempt->stop = stop.reason;
       break;
     case AttemptState::finished:
+      if (attempt->report != 0) break;
+      if (stop.reason == EndReason::cancelled) attempt->outcome.reason = stop.reason;
       // Nobody wants it: it is not worth an upload that has not begun.
-      if (attempt->report == 0 && unwanted(stop.reason)) {
+      if (unwanted(stop.reason)) {
         if (unreported_large.erase(attempt->order) != 0) {
           unreported_small.emplace(attempt->order, stop.key);
         }
@@ -139,7 +152,7 @@ void Core::State::on(const Prepared& e, TimeMs) {
   if (attempt == nullptr || attempt->state != AttemptState::preparing) return;
   leave_state(e.key, *attempt);
   attempt->state = AttemptState::ready;
-  ready.emplace(attempt->order, e.key);
+  ready.emplace(std::pair(!attempt->hold, attempt->order), e.key);
 }
 
 void Core::State::on(const PrepareFailed& e, TimeMs now) {
@@ -157,21 +170,28 @@ void Core::State::on(const PrepareFailed& e, TimeMs now) {
   finish(e.key, *attempt);
 }
 
-void Core::State::on(const Started& e, TimeMs) {
+void Core::State::on(const Started& e, TimeMs now) {
   Attempt* attempt = find(e.key);
   if (attempt == nullptr || attempt->state != AttemptState::starting) return;
   attempt->state = AttemptState::running;
   attempt->outcome.started_unix_ms = e.unix_ms;
+  begin_saves(*attempt, now);
+  consider_save(e.key, *attempt, now);
 }
 
-void Core::State::on(const Exited& e, TimeMs) {
+void Core::State::on(const Exited& e, TimeMs now) {
   Attempt* attempt = find(e.key);
   if (attempt == nullptr) return;
   if (attempt->state != AttemptState::starting && attempt->state != AttemptState::running) return;
   leave_state(e.key, *attempt);
   attempt->outcome = e.outcome;
-  if (attempt->stop.has_value()) apply_stop(attempt->outcome, *attempt->stop);
-  pack_or_finish(e.key, *attempt);
+  if (attempt->stop.has_value()) {
+    apply_stop(attempt->outcome, *attempt->stop);
+    if (!attempt->stop_detail.empty() && attempt->outcome.reason == *attempt->stop) {
+      attempt->outcome.detail = attempt->stop_detail;
+    }
+  }
+  if (!save_last(e.key, *attempt, now)) pack_or_finish(e.key, *attempt);
 }
 
 void Core::State::pack_or_finish(const AttemptKey& key, Attempt& attempt) {
@@ -188,11 +208,9 @@ void Core::State::on(const Packed& e, TimeMs) {
   Attempt* attempt = find(e.key);
   if (attempt == nullptr || attempt->state != AttemptState::packing) return;
   attempt->outcome.uncollected = e.uncollected;
-  if (attempt->stop.has_value() && unwanted(*attempt->stop)) {
-    attempt->outcome.reason = *attempt->stop;
-  } else {
-    attempt->outcome.output = e.output;
-  }
+  const bool dropped = attempt->stop.has_value() && unwanted(*attempt->stop);
+  if (dropped || attempt->stop == EndReason::cancelled) attempt->outcome.reason = *attempt->stop;
+  if (!dropped) attempt->outcome.output = e.output;
   finish(e.key, *attempt);
 }
 
@@ -211,19 +229,22 @@ void Core::State::on(const Progressed& e, TimeMs) {
   attempt->progress_fresh = true;
 }
 
-void Core::State::on(const Adopted& e, TimeMs) {
+void Core::State::on(const Adopted& e, TimeMs now) {
   auto [it, added] = attempts.try_emplace(e.key);
   if (!added) return;
   Attempt& attempt = it->second;
   attempt.order = next_order++;
   attempt.spec = e.spec;
   attempt.outcome = e.outcome;
+  attempt.saves.marked = attempt.saves.pending = e.marked;
   if (!e.running) {
-    pack_or_finish(e.key, attempt);
+    if (!save_last(e.key, attempt, now)) pack_or_finish(e.key, attempt);
     return;
   }
   attempt.state = AttemptState::running;
   cpus_used_milli += cpus_of(e.spec);
+  begin_saves(attempt, now);
+  consider_save(e.key, attempt, now);
   if (cpus_used_milli > config.cpus_milli) {
     adopted_excess_milli = cpus_used_milli - config.cpus_milli;
   }
@@ -233,6 +254,7 @@ void Core::State::on(const KeeperLost&, TimeMs) {
   for (auto& [key, attempt] : attempts) {
     if (attempt.state != AttemptState::starting && attempt.state != AttemptState::running) continue;
     leave_state(key, attempt);
+    end_saves(key, attempt);
     const int64_t started = attempt.outcome.started_unix_ms;
     attempt.outcome = outcome_without_run(EndReason::worker_lost,
                                           "the worker's keeper ended, and the rank with it");
@@ -245,13 +267,30 @@ void Core::State::on(const DrainRequested&, TimeMs) {
   draining = true;
   for (auto& [key, attempt] : attempts) {
     if (attempt.state == AttemptState::leased || attempt.state == AttemptState::preparing ||
-        attempt.state == AttemptState::ready) {
+        attempt.state == AttemptState::ready || attempt.state == AttemptState::held) {
       end_before_start(key, attempt, EndReason::vacated, "the worker is shutting down");
     }
   }
 }
 
 void Core::State::on(const TimerFired&, TimeMs) {}  // advance() does all that is due
+
+void Core::State::stop_detached(TimeMs) {
+  away_since.reset();
+  gave_up = true;
+  const std::string detail =
+      "stopped by its worker, which has been out of contact with the "
+      "coordinator for " +
+      format_duration_ms(config.detached_limit_ms);
+  for (const AttemptKey& key : holding()) {
+    const AttemptState state = attempts.at(key).state;
+    if (state == AttemptState::saving || state == AttemptState::packing ||
+        state == AttemptState::finished) {
+      continue;
+    }
+    stop_attempt({key, EndReason::vacated}, detail);
+  }
+}
 
 void Core::State::start_ready() {
   // Strictly in lease order: a wide rank at the front waits for the cpus it needs instead of being
@@ -262,9 +301,12 @@ void Core::State::start_ready() {
     const uint64_t wanted = uint64_t{cpus_used_milli} + cpus_of(attempt.spec);
     if (wanted > config.cpus_milli && bug != PlantedBug::start_beyond_cpus) return;
     leave_state(key, attempt);
-    attempt.state = AttemptState::starting;
     cpus_used_milli += cpus_of(attempt.spec);
-    out.actions.push_back(Start{key, attempt.spec});
+    if (attempt.hold) {
+      hold(key, attempt);
+    } else {
+      begin_start(key, attempt, {}, 0);
+    }
   }
 }
 
@@ -275,7 +317,7 @@ void Core::State::prepare_leased() {
     leave_state(key, attempt);
     attempt.state = AttemptState::preparing;
     ++preparing;
-    out.actions.push_back(Prepare{key, attempt.spec});
+    out.actions.push_back(Prepare{key, attempt.spec, attempt.checkpoint});
   }
 }
 
@@ -286,8 +328,14 @@ void Core::State::advance(TimeMs now) {
     retry_at.erase(retry_at.begin());
     leased.emplace(attempts.at(key).order, key);
   }
+  if (away_since && config.detached_limit_ms > 0 &&
+      now - *away_since >= static_cast<TimeMs>(config.detached_limit_ms)) {
+    stop_detached(now);
+  }
+  if (!connected && !away_since && !gave_up) away_since = now;  // since the very first step
   start_ready();  // first: a slot must not wait for the bookkeeping
   prepare_leased();
+  save_due(now);
   send_reports(now);
   if (draining && !drained && attempts.empty()) {
     drained = true;

@@ -39,13 +39,26 @@ std::optional<TimeMs> Core::State::next_deadline() const {
   if (connected && !retry_at.empty()) {
     deadline = std::min(*deadline, retry_at.begin()->first);
   }
+  if (connected && !save_at.empty()) deadline = std::min(*deadline, save_at.begin()->first);
+  if (away_since && config.detached_limit_ms > 0 && !attempts.empty()) {
+    deadline = *away_since + static_cast<TimeMs>(config.detached_limit_ms);
+  }
   return deadline;
 }
 
 std::string Core::State::check_invariants() const {
   uint32_t used = 0, seen_preparing = 0;
-  size_t in_leased = 0, in_ready = 0, ended = 0;
+  size_t in_leased = 0, in_ready = 0, ended = 0, waking = 0;
   for (const auto& [key, attempt] : attempts) {
+    if (attempt.saves.wake) {
+      ++waking;
+      if (!save_at.contains({*attempt.saves.wake, key})) {
+        return to_string(key) + " waits for a time to save that will not come";
+      }
+    }
+    if (attempt.gang_ready && attempt.state != AttemptState::held) {
+      return to_string(key) + " says ready, but is not held";
+    }
     switch (attempt.state) {
       case AttemptState::leased:
         ++in_leased;
@@ -55,14 +68,26 @@ std::string Core::State::check_invariants() const {
         break;
       case AttemptState::ready:
         ++in_ready;
-        if (!ready.contains(attempt.order)) return to_string(key) + " is ready but not queued";
+        if (!ready.contains({!attempt.hold, attempt.order}))
+          return to_string(key) + " is ready but not queued";
         break;
       case AttemptState::held:
+        if (!attempt.hold) return to_string(key) + " is held but of no gang";
+        used += cpus_of(attempt.spec);
+        break;
       case AttemptState::starting:
       case AttemptState::running:
         used += cpus_of(attempt.spec);
         break;
       case AttemptState::saving:
+        if (!attempt.saves.last) return to_string(key) + " saves after its end, but not its last";
+        if (!attempt.saves.under_way && !attempt.saves.pending) {
+          return to_string(key) + " is saving, and nothing is to be saved";
+        }
+        if (!attempt.saves.under_way && connected && !attempt.saves.wake) {
+          return to_string(key) + " waits for a save that nobody begins";
+        }
+        break;
       case AttemptState::packing:
         break;
       case AttemptState::finished:
@@ -85,6 +110,7 @@ std::string Core::State::check_invariants() const {
   if (preparing > config.max_preparing) return "too many attempts are being prepared";
   if (in_leased != leased.size() + retry_at.size()) return "a leased attempt is in no queue";
   if (in_ready != ready.size()) return "the queue of ready attempts is wrong";
+  if (waking != save_at.size()) return "the queue of saves is wrong";
   size_t carried = 0;
   for (const auto& [number, report] : in_flight) carried += report.keys.size();
   if (ended != unreported_small.size() + unreported_large.size() + unanswered.size() + carried) {

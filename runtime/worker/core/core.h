@@ -2,8 +2,9 @@
 // report and forget. No clock, thread, I/O or randomness. Not thread-safe.
 //
 // Life of an attempt: leased -> preparing (inputs fetched, directories made) -> ready (waits for
-// cpus) -> running (with the keeper) -> packing -> reporting -> acknowledged, then its directory is
-// deleted. A stop ends it from any state. Nothing is deleted before it is acknowledged.
+// cpus) -> (of a gang: held, until all of the gang are) -> running (with the keeper) -> (saving its
+// last checkpoint) -> packing -> reporting -> acknowledged, then its directory is deleted. A stop
+// ends it from any state. Nothing is deleted before it is acknowledged.
 #pragma once
 
 #include <cstdint>
@@ -132,16 +133,18 @@ struct Adopted {
   std::shared_ptr<const JobSpec> spec;
   bool running = false;
   AttemptOutcome outcome;
+  // Its program has said `checkpoint`; nobody knows whether that one was saved.
+  bool marked = false;
 };
 // The keeper died with all it had: every running attempt is lost.
 struct KeeperLost {};
 struct DrainRequested {};  // no new starts; ends when nothing is left (SIGTERM to the worker)
 struct TimerFired {};
 
-using Event = std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed,
-                           Started, Exited, Packed, PackFailed, CheckpointMarked, CheckpointSaved,
-                           PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
-                           DrainRequested, TimerFired>;
+using Event =
+    std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed, Started, Exited,
+                 Packed, PackFailed, CheckpointMarked, CheckpointSaved, PortChosen, Progressed,
+                 Acknowledged, ReportFailed, Adopted, KeeperLost, DrainRequested, TimerFired>;
 
 // ---- actions
 // --------------------------------------------------------------------------------------
@@ -166,7 +169,8 @@ struct Start {
 struct ChoosePort {
   AttemptKey key;
 };
-// Snapshot checkpoint_dir now, then upload what the coordinator lacks, then offer it.
+// Snapshot checkpoint_dir now, then upload what the coordinator lacks, then offer it. At most one
+// at a time of an attempt.
 struct SaveCheckpoint {
   AttemptKey key;
 };
@@ -251,7 +255,7 @@ class Core {
 
   std::vector<AttemptKey> holding() const;  // every attempt not yet acknowledged
   std::vector<AttemptView> attempts() const;
-  uint32_t cpus_used_milli() const;  // by starting and running attempts
+  uint32_t cpus_used_milli() const;  // by held, starting and running attempts
 #ifdef PESC_PLANTED_BUGS
   void plant(PlantedBug bug);
 #endif

@@ -46,6 +46,10 @@ SendReport Core::State::make_report(const std::vector<AttemptKey>& keys) {
   SendReport report;
   report.holding = holding();
   report.last_update = last_update;
+  for (const auto& [key, attempt] : attempts) {
+    if (attempt.gang_ready) report.ready.push_back({key, attempt.master_port});
+  }
+  say_ready = false;  // it is said
   report.finished.reserve(keys.size());
   for (const AttemptKey& key : keys) report.finished.push_back({key, attempts.at(key).outcome});
   return report;
@@ -68,7 +72,11 @@ void Core::State::send_report(std::vector<AttemptKey> keys, bool large, TimeMs n
 
 void Core::State::send_reports(TimeMs now) {
   if (!connected) return;
-  if (now >= next_heartbeat) heartbeat(now);
+  if (now >= next_heartbeat) {
+    heartbeat(now);
+  } else if (say_ready) {  // a whole gang waits for it
+    out.actions.push_back(make_report({}));
+  }
   size_t large_in_flight = 0;
   for (const auto& [number, report] : in_flight) large_in_flight += report.large ? 1 : 0;
   size_t small_in_flight = in_flight.size() - large_in_flight;
@@ -119,14 +127,19 @@ void Core::State::heartbeat(TimeMs now) {
 void Core::State::on(const Connected& e, TimeMs now) {
   if (connected) on(Disconnected{}, now);  // a new session without a word about the old one's end
   connected = true;
+  away_since.reset();
+  gave_up = false;
   heartbeat_ms = std::max<uint64_t>(e.heartbeat_ms, 1);
   next_heartbeat = now + static_cast<TimeMs>(heartbeat_ms);
   // What failed for want of a coordinator may well work now.
   for (const auto& [when, key] : retry_at) leased.emplace(attempts.at(key).order, key);
   retry_at.clear();
+  for (const auto& [key, attempt] : attempts) say_ready = say_ready || attempt.gang_ready;
+  save_all_waiting(now);
 }
 
-void Core::State::on(const Disconnected&, TimeMs) {
+void Core::State::on(const Disconnected&, TimeMs now) {
+  if (connected) away_since = now;
   connected = false;
   // Updates are numbered within a session, and its answers will not come.
   last_update = 0;

@@ -15,16 +15,37 @@
 
 namespace pesc::worker {
 
+// What is known of an attempt's checkpoints.
+struct Saves {
+  bool marked = false;       // the program has said `checkpoint` at least once
+  bool pending = false;      // there is something to save
+  bool under_way = false;    // a SaveCheckpoint was not answered yet
+  bool pending_was = false;  // `pending` when that one began
+  bool last = false;         // the attempt has ended: what is pending is its last
+  uint32_t failures = 0;     // of the last one, while the coordinator was there
+  TimeMs began = 0;
+  TimeMs not_before = 0;
+  std::optional<TimeMs> next_interval;  // programs that never say `checkpoint`
+  std::optional<TimeMs> wake;           // its entry in save_at
+};
+
 struct Attempt {
   AttemptState state = AttemptState::leased;
   uint64_t order = 0;  // of its lease: attempts are prepared and started in this order
   std::shared_ptr<const JobSpec> spec;
+  CheckpointRef checkpoint;  // it begins from
+  Saves saves;
+  bool hold = false;        // of a gang
+  bool gang_ready = false;  // held, and rank 0 has its port: said in every report
+  uint16_t master_port = 0;
+  uint32_t local_rank = 0, local_world_size = 1;
   uint32_t prepare_tries = 0;
-  std::optional<EndReason> stop;  // asked for while it was starting, running or packing
-  AttemptOutcome outcome;         // once it has ended
-  uint64_t report = 0;            // the report in flight that carries its end; 0: none
-  Progressed progress;            // the newest
-  bool progress_fresh = false;    // not sent yet
+  std::optional<EndReason> stop;  // asked for while it was starting, running, saving or packing
+  std::string stop_detail;
+  AttemptOutcome outcome;       // once it has ended
+  uint64_t report = 0;          // the report in flight that carries its end; 0: none
+  Progressed progress;          // the newest
+  bool progress_fresh = false;  // not sent yet
 };
 
 // A SendReport that carries ended attempts and was not answered yet.
@@ -43,15 +64,21 @@ struct Core::State {
   uint64_t next_order = 1;
 
   // By lease order. An attempt is in the set of its state, or in retry_at.
-  std::map<uint64_t, AttemptKey> leased, ready;
+  std::map<uint64_t, AttemptKey> leased;
+  // Gangs first: their cpus were counted as free, while other leases may be ahead of their time.
+  std::map<std::pair<bool, uint64_t>, AttemptKey> ready;
   std::set<std::pair<TimeMs, AttemptKey>> retry_at;
   uint32_t preparing = 0;
   uint32_t cpus_used_milli = 0;
   // What adoption alone put above the limit (a worker restarted with fewer cpus) is no fault.
   uint32_t adopted_excess_milli = 0;
   bool draining = false, drained = false;
+  std::set<std::pair<TimeMs, AttemptKey>> save_at;  // when a save may be due
+  bool say_ready = false;                           // a held attempt has become ready
 
   bool connected = false;
+  std::optional<TimeMs> away_since;  // of the coordinator; nothing: connected, or given up
+  bool gave_up = false;              // away for longer than the limit: what ran was stopped
   uint64_t heartbeat_ms = 5'000;
   TimeMs next_heartbeat = 0;
   uint64_t last_update = 0;
@@ -88,7 +115,7 @@ struct Core::State {
   void advance(TimeMs now);
 
   void add_lease(const UpdateReceived::Lease& lease);
-  void stop_attempt(const UpdateReceived::Stop& stop);
+  void stop_attempt(const UpdateReceived::Stop& stop, const std::string& detail = {});
   void end_before_start(const AttemptKey& key, Attempt& attempt, EndReason reason,
                         std::string detail);
   void leave_state(const AttemptKey& key, Attempt& attempt);
@@ -96,6 +123,28 @@ struct Core::State {
   void pack_or_finish(const AttemptKey& key, Attempt& attempt);
   void start_ready();
   void prepare_leased();
+
+  // checkpoints.cc
+  void begin_saves(Attempt& attempt, TimeMs now);
+  void consider_save(const AttemptKey& key, Attempt& attempt, TimeMs now);
+  void save(const AttemptKey& key, Attempt& attempt, TimeMs now);
+  void wake_at(const AttemptKey& key, Attempt& attempt, std::optional<TimeMs> when);
+  void save_due(TimeMs now);
+  void save_all_waiting(TimeMs now);
+  void end_saves(const AttemptKey& key, Attempt& attempt);
+  // True: the attempt is `saving` now, and goes on when that ends.
+  bool save_last(const AttemptKey& key, Attempt& attempt, TimeMs now);
+  void saved_last(const AttemptKey& key, Attempt& attempt);
+  void stop_saving(const AttemptKey& key, Attempt& attempt, EndReason reason);
+
+  // gangs.cc
+  void hold(const AttemptKey& key, Attempt& attempt);
+  void now_ready(Attempt& attempt);
+  void start_held(const StartOrder& order);
+  void begin_start(const AttemptKey& key, Attempt& attempt, const std::string& master_addr,
+                   uint16_t master_port);
+
+  void stop_detached(TimeMs now);
 
   void requeue(const AttemptKey& key, Attempt& attempt);
   void send_reports(TimeMs now);
@@ -117,9 +166,7 @@ inline uint32_t cpus_of(const std::shared_ptr<const JobSpec>& spec) {
   return spec == nullptr || spec->resources.cpus_milli == 0 ? 1'000 : spec->resources.cpus_milli;
 }
 
-// Nobody wants what such an attempt left.
-inline bool unwanted(EndReason reason) {
-  return reason == EndReason::cancelled || reason == EndReason::revoked;
-}
+// Nobody wants what such an attempt left. (What a cancelled one had written its user may want.)
+inline bool unwanted(EndReason reason) { return reason == EndReason::revoked; }
 
 }  // namespace pesc::worker
