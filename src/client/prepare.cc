@@ -23,8 +23,6 @@ namespace fs = std::filesystem;
 
 absl::Status refuse(const std::string& message) { return absl::InvalidArgumentError(message); }
 
-std::string in_quotes(const std::string& text) { return "'" + text + "'"; }
-
 // Files appear in app_dir at the relative path they were given; one given by an absolute path, or
 // by one that leaves the directory, has no such place and goes by its own name.
 std::string place_of(const std::string& given) {

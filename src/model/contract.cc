@@ -61,6 +61,14 @@ void add_contract_variables(const JobSpec& spec, const AttemptKey& key, const At
   variables["PESC_ATTEMPT"] = std::to_string(key.attempt);
   variables["PESC_SEED"] = std::to_string(rank_seed(spec.seed, key.rank));
   variables["PESC_EVENTS"] = place.events_file;
+  if (!spec.parallel) return;
+  // As PyTorch and others read them.
+  variables["RANK"] = std::to_string(key.rank);
+  variables["WORLD_SIZE"] = std::to_string(spec.repetitions);
+  variables["LOCAL_RANK"] = std::to_string(place.local_rank);
+  variables["LOCAL_WORLD_SIZE"] = std::to_string(place.local_world_size);
+  variables["MASTER_ADDR"] = place.master_addr;
+  variables["MASTER_PORT"] = std::to_string(place.master_port);
 }
 
 std::vector<std::string> make_environment(const JobSpec& spec, const AttemptKey& key,

@@ -17,6 +17,8 @@ struct AttemptPlace {
   std::string app_dir, checkpoint_dir, output_dir, temporary_dir, events_file;
   std::string master_addr = "127.0.0.1";
   uint16_t master_port = 9000;
+  // Of a parallel job: among its ranks on this worker.
+  uint32_t local_rank = 0, local_world_size = 1;
 };
 
 // The base a rank's environment starts from: what the worker offers.

@@ -32,7 +32,7 @@ int hex_value(char c) {
 }
 
 absl::Status bad_job_id(std::string_view text) {
-  return absl::InvalidArgumentError(quoted(text) +
+  return absl::InvalidArgumentError(in_quotes(text) +
                                     " is not a job id: a job id has 13 letters and digits, as "
                                     "`pesc submit` and `pesc jobs` print them");
 }
@@ -92,13 +92,13 @@ std::string to_hex(const Digest& digest) {
 absl::StatusOr<Digest> digest_from_hex(std::string_view hex) {
   Digest digest;
   if (hex.size() != 2 * digest.bytes.size()) {
-    return absl::InvalidArgumentError(quoted(hex) + " is not a SHA-256 digest: 64 hex digits");
+    return absl::InvalidArgumentError(in_quotes(hex) + " is not a SHA-256 digest: 64 hex digits");
   }
   for (size_t i = 0; i < digest.bytes.size(); ++i) {
     const int high = hex_value(hex[2 * i]);
     const int low = hex_value(hex[2 * i + 1]);
     if (high < 0 || low < 0) {
-      return absl::InvalidArgumentError(quoted(hex) + " is not a SHA-256 digest: 64 hex digits");
+      return absl::InvalidArgumentError(in_quotes(hex) + " is not a SHA-256 digest: 64 hex digits");
     }
     digest.bytes[i] = static_cast<uint8_t>(high << 4 | low);
   }

@@ -50,10 +50,10 @@ struct JobSpec {
   uint64_t output_limit_bytes = 0;  // of standard output and of standard error, each
   std::string room;                 // empty: any
   uint64_t seed = 0;
-  bool parallel = false;             // a gang: all ranks run together, or none
-  bool same_worker = false;          // a gang on one worker
-  uint32_t max_failures = 0;         // ranks failed for good that stop the job; 0: see kAllFailEarly
-  uint64_t job_time_limit_ms = 0;    // from the submission to the job's end; 0: none
+  bool parallel = false;           // a gang: all ranks run together, or none
+  bool same_worker = false;        // a gang on one worker
+  uint32_t max_failures = 0;       // ranks failed for good that stop the job; 0: see kAllFailEarly
+  uint64_t job_time_limit_ms = 0;  // from the submission to the job's end; 0: none
   uint64_t checkpoint_every_ms = 0;  // save checkpoint_dir at this interval too; 0: at events only
   bool second_attempts = true;       // near its end, idle cpus may try the slowest ranks once more
   bool operator==(const JobSpec&) const = default;

@@ -34,7 +34,7 @@ absl::StatusOr<EndReason> parse_end_reason(std::string_view name) {
   for (size_t i = 0; i < kReasonNames.size(); ++i) {
     if (kReasonNames[i] == name) return static_cast<EndReason>(i);
   }
-  return absl::InvalidArgumentError(quoted(name) +
+  return absl::InvalidArgumentError(in_quotes(name) +
                                     " is not a reason: use succeeded, exit_code, signal, "
                                     "cannot_start, time_limit or another that ranks.csv shows");
 }

@@ -24,8 +24,8 @@ enum class EndReason : uint8_t {
   disk_full,
   vacated,
   worker_lost,
-  cancelled,  // by the user
-  revoked,    // another attempt of the rank committed, or the lease was withdrawn
+  cancelled,       // by the user
+  revoked,         // another attempt of the rank committed, or the lease was withdrawn
   port_taken,      // a gang's rank 0 found its master_port in use: the gang starts again for free
   worker_faulty,   // failed at once on a worker where ranks fail at once that succeed elsewhere
   bad_checkpoint,  // died at once from a checkpoint that had been restored
@@ -48,7 +48,7 @@ struct AttemptOutcome {
   uint64_t saved_ms = 0;  // of these, what a checkpoint of the attempt has saved
   uint64_t cpu_ms = 0;
   uint64_t max_rss_bytes = 0;
-  BlobRef output;     // tar + zstd of what the attempt left; empty: nothing came back
+  BlobRef output;  // tar + zstd of what the attempt left; empty: nothing came back
   std::vector<std::string> uncollected;  // at most 20 names left behind in app_dir
   bool operator==(const AttemptOutcome&) const = default;
 };

@@ -9,7 +9,7 @@ constexpr size_t kMaxPathBytes = 4096;
 constexpr size_t kMaxComponentBytes = 255;
 
 absl::Status bad_path(std::string_view path, std::string_view what) {
-  return absl::InvalidArgumentError("path " + quoted(path) + " " + std::string(what));
+  return absl::InvalidArgumentError("path " + in_quotes(path) + " " + std::string(what));
 }
 }  // namespace
 

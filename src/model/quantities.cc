@@ -94,19 +94,19 @@ uint64_t duration_unit(std::string_view text) {
 }
 
 absl::Status bad_bytes(std::string_view text) {
-  return absl::InvalidArgumentError(quoted(text) +
+  return absl::InvalidArgumentError(in_quotes(text) +
                                     " is not an amount of bytes: write a number with K, M, G or T "
                                     "(powers of 1024), such as 512M or 2G");
 }
 
 absl::Status bad_duration(std::string_view text) {
-  return absl::InvalidArgumentError(quoted(text) +
+  return absl::InvalidArgumentError(in_quotes(text) +
                                     " is not a duration: write seconds, or a number with ms, s, m, "
                                     "h or d, such as 90s, 15m or 1h30m");
 }
 
 absl::Status too_large(std::string_view text, std::string_view what) {
-  return absl::InvalidArgumentError(quoted(text) + " is too large " + std::string(what) +
+  return absl::InvalidArgumentError(in_quotes(text) + " is too large " + std::string(what) +
                                     ": write a smaller one");
 }
 

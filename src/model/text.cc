@@ -62,7 +62,7 @@ std::string for_terminal(std::string_view text) {
   return out;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   const std::string_view shown = cut_utf8(text, kMaxQuotedBytes);
   std::string result = "'";
   for (char c : shown) {

@@ -8,7 +8,7 @@ namespace pesc {
 
 // 'text' in single quotes for a message: control bytes as \xNN, long ones cut short, so that a name
 // from anywhere can be shown on a terminal.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 // Whether a name can be shown in one line of a table: no control characters.
 bool has_control_character(std::string_view text);

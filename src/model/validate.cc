@@ -28,7 +28,7 @@ absl::Status check_shown_name(std::string_view field, std::string_view name) {
                " bytes: use a shorter one");
   }
   if (has_control_character(name)) {
-    return bad(std::string(field) + ": " + quoted(name) +
+    return bad(std::string(field) + ": " + in_quotes(name) +
                " contains a control character: use printable text");
   }
   return absl::OkStatus();
@@ -116,16 +116,16 @@ absl::Status check_environment(const JobSpec& spec, size_t& command_bytes) {
   for (const auto& [name, value] : spec.environment) {
     if (name.empty()) return bad("environment: a variable has no name: write NAME=value");
     if (name.find('=') != std::string::npos || has_nul(name)) {
-      return bad("environment: " + quoted(name) +
+      return bad("environment: " + in_quotes(name) +
                  " is not a variable's name: leave out '=' and NUL bytes");
     }
     if (has_nul(value)) {
-      return bad("environment: the value of " + quoted(name) +
+      return bad("environment: the value of " + in_quotes(name) +
                  " contains a NUL byte: put it into a file");
     }
     if (name.size() + value.size() > kMaxArgumentBytes) {
-      return bad("environment: " + quoted(name) + " is longer than " + number(kMaxArgumentBytes) +
-                 " bytes: put the value into a file");
+      return bad("environment: " + in_quotes(name) + " is longer than " +
+                 number(kMaxArgumentBytes) + " bytes: put the value into a file");
     }
     command_bytes += name.size() + value.size() + 2;
   }
@@ -150,30 +150,30 @@ absl::Status check_command(const JobSpec& spec) {
 
 absl::Status check_file(const FileRef& file) {
   if (file.kind > FileKind::directory) {
-    return bad("files: " + quoted(file.path) +
+    return bad("files: " + in_quotes(file.path) +
                " is of an unknown kind: use the same version of "
                "PESC on both sides");
   }
   const absl::StatusOr<std::string> path = normalise_relative_path(file.path);
   if (!path.ok()) return bad("files: " + std::string(path.status().message()));
   if (*path != file.path) {
-    return bad("files: " + quoted(file.path) + " is not normalised: write " + quoted(*path));
+    return bad("files: " + in_quotes(file.path) + " is not normalised: write " + in_quotes(*path));
   }
   if ((file.mode & ~0777u) != 0) {
-    return bad("files: " + quoted(file.path) +
+    return bad("files: " + in_quotes(file.path) +
                " has a mode beyond rwxrwxrwx: drop its set-id and sticky bits");
   }
   if (file.kind == FileKind::directory) {
     if (file.blob.empty() && file.blob.size_bytes == 0) return absl::OkStatus();
-    return bad("files: the directory " + quoted(file.path) +
+    return bad("files: the directory " + in_quotes(file.path) +
                " comes with content: give its files "
                "one by one");
   }
   if (file.blob.empty()) {
-    return bad("files: " + quoted(file.path) + " has no content digest: submit it again");
+    return bad("files: " + in_quotes(file.path) + " has no content digest: submit it again");
   }
   if (file.blob.size_bytes > kMaxBytes) {
-    return bad("files: the size of " + quoted(file.path) + " is absurd: submit it again");
+    return bad("files: the size of " + in_quotes(file.path) + " is absurd: submit it again");
   }
   return absl::OkStatus();
 }
@@ -197,11 +197,11 @@ absl::Status check_paths(const std::vector<FileRef>& files) {
     const FileRef& before = *placed[i - 1];
     const FileRef& file = *placed[i];
     if (file.path == before.path) {
-      return bad("files: " + quoted(file.path) + " is given twice: give it once");
+      return bad("files: " + in_quotes(file.path) + " is given twice: give it once");
     }
     if (before.kind != FileKind::directory && file.path.size() > before.path.size() &&
         file.path.starts_with(before.path) && file.path[before.path.size()] == '/') {
-      return bad("files: " + quoted(before.path) + " is a file, and " + quoted(file.path) +
+      return bad("files: " + in_quotes(before.path) + " is a file, and " + in_quotes(file.path) +
                  " needs it to be a directory: rename one of them");
     }
   }
@@ -236,7 +236,7 @@ absl::Status check_program(const JobSpec& spec) {
                (file.kind != FileKind::directory && file.path == *path);
       });
   if (found) return absl::OkStatus();
-  return bad("program: " + quoted(program) +
+  return bad("program: " + in_quotes(program) +
              " is not among the job's files: add it to files, or name a program of the worker "
              "without '/' or with its absolute path");
 }
