@@ -19,7 +19,11 @@ void Core::State::apply_record(const JobAdded& record) {
   job.spec = record.spec;
   job.submitted_unix_ms = record.submitted_unix_ms;
   job.ranks.reset(record.spec->repetitions);
+  if (record.spec->parallel) job.gang.emplace();
   by_submission.emplace(job.order(), &job);
+  if (!restoring && job.spec->job_time_limit_ms > 0) {
+    arm_limit(job, now + TimeMs(job.spec->job_time_limit_ms));
+  }
   touch(job);
   requeue(job);
 }
@@ -36,12 +40,18 @@ void Core::State::apply_record(const AttemptLeased& record) {
   const auto lost = std::find_if(rank.lost.begin(), rank.lost.end(),
                                  [&](const LostAttempt& l) { return l.attempt == key.attempt; });
   if (lost != rank.lost.end()) {
+    uncount_lost(job->tally, *lost);
     rank.lost.erase(lost);
     --rank.tries;
+  } else if (record.second) {
+    ++job->tally.second_attempts;
+    ++rank.seconds;
   }
   const auto place = std::find_if(rank.open.begin(), rank.open.end(),
                                   [&](const OpenAttempt& o) { return o.attempt > key.attempt; });
-  rank.open.insert(place, OpenAttempt{key.attempt, record.worker, -1, ""});
+  rank.open.insert(
+      place, OpenAttempt{key.attempt, record.worker, -1, "", record.checkpoint, record.second});
+  if (job->gang) apply_gang_leased(*job, key);
   job->ranks.set_running(key.rank, true);
   job->started = true;
   Worker& worker = workers[record.worker];
@@ -62,40 +72,85 @@ void Core::State::apply_record(const AttemptEnded& record) {
   const auto open = std::find_if(rank.open.begin(), rank.open.end(), same);
   const auto lost = std::find_if(rank.lost.begin(), rank.lost.end(), same);
   const bool was_open = open != rank.open.end();
-  if (!was_open && lost == rank.lost.end()) return;
-  const WorkerId id = was_open ? open->worker : lost->worker;
-  if (was_open) count_try(*job, rank, record.outcome);
+  const bool was_lost = lost != rank.lost.end();
+  const bool provisional = job->gang && job->gang->succeeded.contains(key.rank) &&
+                           job->gang->generation == key.attempt;
+  if (!was_open && !was_lost && !provisional) return;
+  const WorkerId id = was_open ? open->worker : was_lost ? lost->worker : rank.last_worker;
+  count_attempt(*job, rank, record);
   touch(*job);
   if (record.final) {
     if (record.state != RankState::cancelled) ++workers[id].finished;
     if (record.state == RankState::succeeded) {
-      ++job->measured;
-      job->measured_ms += record.outcome.duration_ms;
+      count_success(*job, id, record.outcome);
+      job->checkpoint_numbers.erase(key.rank);
     }
+    if (job->gang) apply_gang_ended(*job, record, id);
     finalise(*job, key.rank, record.state);
     return requeue(*job);
   }
   rank.last_worker = id;
+  rank.last_attempt = key.attempt;
+  const OpenAttempt ended = was_open ? *open : OpenAttempt();
   if (was_open) close_attempt(rank, key);
-  if (record.outcome.reason == EndReason::worker_lost && !job->stopped && was_open) {
-    rank.lost.push_back({key.attempt, id});
+  if (record.outcome.reason == EndReason::worker_lost && !job->stopped && was_open &&
+      !job->gang) {
+    rank.lost.push_back(
+        {key.attempt, id, ended.checkpoint, ended.second, redone_ms(record.outcome)});
     std::sort(rank.lost.begin(), rank.lost.end(),
               [](const LostAttempt& a, const LostAttempt& b) { return a.attempt < b.attempt; });
     if (rank.lost.size() > kMaxLost) rank.lost.erase(rank.lost.begin());
   }
   if (rank.open.empty()) wait_again(*job, key.rank, rank);
+  if (job->gang) apply_gang_ended(*job, record, id);
   requeue(*job);
 }
 
-void Core::State::count_try(Job& job, ActiveRank& rank, const AttemptOutcome& outcome) {
+// Of one that was given up for lost and succeeded after all, what was counted then is taken back.
+void Core::State::count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record) {
+  const auto same = [&](const auto& a) { return a.attempt == record.key.attempt; };
+  const auto open = std::find_if(rank.open.begin(), rank.open.end(), same);
+  const auto lost = std::find_if(rank.lost.begin(), rank.lost.end(), same);
+  if (open == rank.open.end() && lost != rank.lost.end()) uncount_lost(job.tally, *lost);
+  count_end(job.tally, record);
+  const bool second = open != rank.open.end()   ? open->second
+                      : lost != rank.lost.end() ? lost->second
+                                                : false;
+  if (second && record.final && record.state == RankState::succeeded) ++job.tally.second_won;
+  if (open == rank.open.end()) return;
+  if (record.outcome.reason == EndReason::bad_checkpoint) {
+    count_death(rank, open->checkpoint, open->worker);
+  }
+  count_try(job, rank, record);
+}
+
+void Core::State::count_try(Job& job, ActiveRank& rank, const AttemptEnded& record) {
+  const AttemptOutcome& outcome = record.outcome;
+  const bool counted = uses_up_a_retry(outcome.reason);
   if (outcome.refused_arguments && rank.tries == 0) ++job.refused;
+  if (counted && outcome.duration_ms <= kEarlyMs) ++job.early_failures;
   ++rank.tries;
-  if (uses_up_a_retry(outcome.reason)) ++rank.failures;
+  rank.last_reason = outcome.reason;
+  rank.last_detail = outcome.detail;
+  if (record.state == RankState::running) return;  // another attempt goes on
+  if (counted) ++rank.failures;
+  if (outcome.reason == EndReason::worker_faulty) ++rank.faulty_tries;
   if (outcome.reason == EndReason::inputs_unavailable || outcome.reason == EndReason::disk_full) {
     ++rank.free_tries;
   }
-  rank.last_reason = outcome.reason;
-  rank.last_detail = outcome.detail;
+}
+
+void Core::State::count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome) {
+  ++job.measured;
+  job.measured_ms += outcome.duration_ms;
+  job.durations.add(outcome.duration_ms);
+  for (WorkerId& known : job.succeeded_on) {
+    if (known == worker) return;
+    if (known == WorkerId()) {
+      known = worker;
+      return;
+    }
+  }
 }
 
 void Core::State::apply_record(const RanksCancelled& record) {
@@ -122,6 +177,7 @@ void Core::State::apply_record(const JobStopped& record) {
     active.lost.clear();
     leave_queues(*job, rank, active);
   }
+  if (job->gang) gang_leaves(*job);
   touch(*job);
   requeue(*job);
 }
@@ -131,6 +187,8 @@ void Core::State::apply_record(const JobFinished& record) {
   if (job == nullptr) return;
   job->finished = true;
   job->finished_unix_ms = record.unix_ms;
+  job->durations = {};
+  arm_limit(*job, kNever);
   touch(*job);
 }
 
@@ -141,8 +199,13 @@ void Core::State::apply_record(const RanksReopened& record) {
   job->finished = job->stopped = job->stopped_by_user = false;
   job->finished_unix_ms = 0;
   job->detail.clear();
-  job->refused = 0;
+  job->refused = job->early_failures = 0;
+  job->reopened = true;
+  if (!restoring && job->spec->job_time_limit_ms > 0) {
+    arm_limit(*job, now + TimeMs(job->spec->job_time_limit_ms));
+  }
   job->started = job->ranks.counts().succeeded > 0;
+  if (job->gang) gang_reopened(*job);
   touch(*job);
   requeue(*job);
 }
@@ -152,6 +215,9 @@ void Core::State::apply_record(const JobErased& record) {
   if (job == nullptr) return;
   while (!job->active.empty()) deactivate(*job, job->active.begin()->first);
   dequeue(*job);
+  arm_limit(*job, kNever);
+  unlimited.erase(job->id);
+  if (job->tail_at != kNever) tails.erase({job->tail_at, job->id});
   by_submission.erase(job->order());
   jobs.erase(record.job);
 }
@@ -194,6 +260,8 @@ void Core::State::close_attempt(ActiveRank& rank, const AttemptKey& key) {
   const auto it = std::find_if(rank.open.begin(), rank.open.end(),
                                [&](const OpenAttempt& o) { return o.attempt == key.attempt; });
   if (it == rank.open.end()) return;
+  Job* job = find_job(key.job);
+  if (job != nullptr && job->gang) --job->gang->open;
   if (Worker* worker = find_worker(it->worker)) drop_lease(*worker, key);
   rank.open.erase(it);
 }
@@ -201,7 +269,7 @@ void Core::State::close_attempt(ActiveRank& rank, const AttemptKey& key) {
 // Time is not durable: after a restore the back-off begins anew.
 void Core::State::wait_again(Job& job, uint32_t rank, ActiveRank& active) {
   job.ranks.set_running(rank, false);
-  if (restoring || job.stopped) return;
+  if (restoring || job.stopped || job.gang) return;
   if (bug == PlantedBug::lose_requeue && active.last_reason == EndReason::worker_lost) return;
   const TimeMs wait = backoff_ms(active);
   if (wait == 0) {
@@ -214,8 +282,12 @@ void Core::State::wait_again(Job& job, uint32_t rank, ActiveRank& active) {
 
 // The first loss of a worker says nothing about the rank; when it happens again, it may.
 TimeMs Core::State::backoff_ms(const ActiveRank& rank) const {
-  uint32_t doublings = rank.tries > 0 ? rank.tries - 1 : 0;
-  if (rank.last_reason == EndReason::worker_lost || rank.last_reason == EndReason::vacated) {
+  return backoff_ms(rank.tries, rank.last_reason);
+}
+
+TimeMs Core::State::backoff_ms(uint32_t tries, EndReason last) const {
+  uint32_t doublings = tries > 0 ? tries - 1 : 0;
+  if (last == EndReason::worker_lost || last == EndReason::vacated) {
     if (doublings == 0) return 0;
     --doublings;
   }
@@ -229,9 +301,12 @@ void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec
   lease.cpus_milli = cpus_of(spec);
   lease.memory_bytes = spec.resources.memory_bytes;
   worker.memory_used += lease.memory_bytes;
-  if (free_for(worker) >= int64_t(lease.cpus_milli)) {
+  // After a restore its size is not known yet; nor is what it runs, and so all count as running.
+  if (worker.info.cpus_milli == 0 || free_for(worker) >= int64_t(lease.cpus_milli)) {
     worker.used_milli += lease.cpus_milli;
+    not_ahead(key);
   } else {
+    ++jobs.at(key.job).ahead_leases;
     lease.ahead = worker.next_ahead++;
     worker.ahead.emplace(lease.ahead, key);
     worker.ahead_milli += lease.cpus_milli;
@@ -249,6 +324,7 @@ void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
   if (lease.ahead != 0) {
     worker.ahead.erase(lease.ahead);
     worker.ahead_milli -= lease.cpus_milli;
+    --jobs.at(key.job).ahead_leases;
   } else {
     worker.used_milli -= lease.cpus_milli;
     promote(worker);
@@ -264,17 +340,39 @@ void Core::State::promote(Worker& worker) {
   while (!worker.ahead.empty()) {
     Lease& lease = worker.leases.at(worker.ahead.begin()->second);
     if (worker.free_milli() < int64_t(lease.cpus_milli)) return;
+    const AttemptKey key = worker.ahead.begin()->second;
     worker.ahead.erase(worker.ahead.begin());
     worker.ahead_milli -= lease.cpus_milli;
     worker.used_milli += lease.cpus_milli;
     lease.ahead = 0;
+    --jobs.at(key.job).ahead_leases;
+    not_ahead(key);
   }
+}
+
+// It may have begun: from now on its time counts.
+void Core::State::not_ahead(const AttemptKey& key) {
+  Job& job = jobs.at(key.job);
+  for (OpenAttempt& open : job.active.at(key.rank).open) {
+    if (open.attempt != key.attempt || open.started != kNever || restoring) continue;
+    open.started = now;
+    touch(job);
+  }
+}
+
+// The worker's size may be another than before: what it has is counted anew.
+void Core::State::recount(Worker& worker) {
+  const std::map<AttemptKey, Lease> leases = std::exchange(worker.leases, {});
+  for (const auto& [number, key] : worker.ahead) --jobs.at(key.job).ahead_leases;
+  worker.ahead.clear();
+  worker.used_milli = worker.ahead_milli = worker.memory_used = 0;
+  for (const auto& [key, lease] : leases) add_lease(worker, key, *jobs.at(key.job).spec);
 }
 
 // What time and sessions add to the durable state: full leases, back-offs, queues.
 void Core::State::finish_restore(TimeMs at) {
   restoring = false;
-  now = at;
+  now = restored_at = at;
   for (auto& [id, worker] : workers) {
     worker.excused = !worker.leases.empty();
     if (!worker.leases.empty()) arm(worker, now + TimeMs(config.lease_ms));
@@ -282,10 +380,15 @@ void Core::State::finish_restore(TimeMs at) {
   for (auto& [id, job] : jobs) {
     for (auto& [rank, active] : job.active) {
       if (active.open.empty()) wait_again(job, rank, active);
+      for (OpenAttempt& open : active.open) {
+        open.started = now - TimeMs(saved_ms(active, open.attempt));
+      }
     }
+    if (job.spec->job_time_limit_ms > 0 && !job.ranks.all_final()) unlimited.insert(id);
+    if (job.gang && job.gang->open == 0 && job.gang->broken) gang_waits(job);
     if (job.finished && !job.ranks.all_final()) job.finished = false;
     const bool waits_stopped = job.stopped && job.ranks.counts().waiting > 0;
-    if (waits_stopped || (job.ranks.all_final() && !job.finished)) unsettled.insert(id);
+    if (waits_stopped || gang_is_torn(job) || (job.ranks.all_final() && !job.finished)) unsettled.insert(id);
     requeue(job);
   }
 }

@@ -75,8 +75,12 @@ void Core::State::finished(WorkerId worker, const AttemptKey& key, AttemptOutcom
   const bool is_open = open != rank.open.end() && open->worker == worker;
   const bool is_lost = lost != rank.lost.end() && lost->worker == worker;
   if (!is_open && !is_lost) return;
+  outcome.saved_ms = std::min(outcome.duration_ms, saved_ms(rank, key.attempt));
+  if (is_open) classify(*job, rank, *open, outcome);
   if (job->stopped && !(bug == PlantedBug::accept_revoked && succeeded)) {
     if (is_open) ended_of_stopped(*job, key, std::move(outcome));
+  } else if (job->gang) {
+    gang_ended(*job, key, std::move(outcome));
   } else if (succeeded) {
     commit(*job, key, std::move(outcome));
   } else if (is_open) {  // the failure of a lost one is moot: its rank is being tried again
@@ -93,13 +97,61 @@ void Core::State::commit(Job& job, const AttemptKey& key, AttemptOutcome outcome
 void Core::State::failed(Job& job, ActiveRank& rank, const AttemptKey& key,
                          AttemptOutcome outcome) {
   const std::optional<std::string> refused = refusal(job, rank, outcome);
+  const bool beside = rank.open.size() > 1;  // another attempt of the rank may still succeed
   bool final = refused.has_value();
-  if (uses_up_a_retry(outcome.reason) && rank.failures >= job.spec->retries) final = true;
-  if (free_but_counted(outcome.reason) && rank.free_tries + 1 >= kMaxFreeTries) final = true;
+  if (!beside) {
+    if (uses_up_a_retry(outcome.reason) && rank.failures >= job.spec->retries) final = true;
+    if (free_but_counted(outcome.reason) && rank.free_tries + 1 >= kMaxFreeTries) final = true;
+  }
   if (final) revoke_others(job, key);
-  emit(AttemptEnded{key, std::move(outcome), final, RankState::failed});
-  if (refused) stop_job(job, false, *refused);
+  const RankState state = beside && !final ? RankState::running : RankState::failed;
+  emit(AttemptEnded{key, outcome, final, state});
+  if (refused) {
+    stop_job(job, false, *refused);
+  } else if (const std::optional<std::string> too_many = breaker(job, outcome)) {
+    stop_job(job, false, *too_many);
+  }
   finish_if_done(job);
+}
+
+// Whose fault it was: what died at once may have died of its worker, or of its checkpoint.
+void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
+                           AttemptOutcome& outcome) {
+  if (job.stopped) return;
+  if (outcome.reason == EndReason::bad_checkpoint) {
+    if (open.checkpoint != 0) return blame_checkpoint(rank, open, outcome);
+    outcome.reason = EndReason::inputs_unavailable;  // what it names is not what it was given
+    return;
+  }
+  Worker& worker = workers.at(open.worker);
+  if (!failed_at_once(outcome)) {
+    if (outcome.reason == EndReason::succeeded || uses_up_a_retry(outcome.reason)) {
+      proved_well(worker);
+    }
+    return;
+  }
+  if (blame_worker(job, rank, worker, outcome)) return;
+  if (died_of_checkpoint(rank, open, outcome)) blame_checkpoint(rank, open, outcome);
+}
+
+// Why a job is not worth going on with, after the failure of one of its attempts.
+std::optional<std::string> Core::State::breaker(const Job& job, const AttemptOutcome& last) const {
+  const uint32_t limit = job.spec->max_failures;
+  if (limit == kNoMaxFailures || job.stopped || job.ranks.all_final()) return std::nullopt;
+  const std::string advice =
+      "; `pesc why " + to_string(job.id) + "` says what they died of, and once that is mended `pesc "
+      "retry " + to_string(job.id) + "` runs them again";
+  const uint32_t failed = job.ranks.counts().failed;
+  if (limit > 0) {
+    if (failed < limit) return std::nullopt;
+    return std::to_string(failed) + (failed == 1 ? " rank has" : " ranks have") +
+           " failed for good, and --max-failures is " + std::to_string(limit) + advice;
+  }
+  if (!uses_up_a_retry(last.reason) || last.duration_ms > kEarlyMs) return std::nullopt;
+  if (job.early_failures < kAllFailEarly || job.ranks.counts().succeeded > 0) return std::nullopt;
+  return std::to_string(job.early_failures) +
+         " attempts have failed within a second of their start and none has succeeded; the last: " +
+         short_reason(last) + advice + " (--max-failures N allows more)";
 }
 
 // The job is stopped: no attempt of it is wanted, whatever it brings.
@@ -119,15 +171,38 @@ void Core::State::ended_of_stopped(Job& job, const AttemptKey& key, AttemptOutco
 void Core::State::lost(const AttemptKey& key, const char* why) {
   Job* job = find_job(key.job);
   if (job == nullptr || job->active.count(key.rank) == 0) return;
-  AttemptOutcome outcome;
-  outcome.reason = EndReason::worker_lost;
-  outcome.exit_code = -1;
-  outcome.detail = why;
+  // Another loss may have ended it a moment ago, with its whole gang.
+  const std::vector<OpenAttempt>& open = job->active.at(key.rank).open;
+  if (find_attempt(open, key.attempt) == open.end()) return;
+  const ActiveRank& rank = job->active.at(key.rank);
+  AttemptOutcome outcome =
+      ended_here(rank, *find_attempt(open, key.attempt), EndReason::worker_lost, why);
   if (job->stopped) {
     ended_of_stopped(*job, key, std::move(outcome));
+  } else if (job->gang) {
+    gang_failed(*job, key, std::move(outcome));
   } else {
     emit(AttemptEnded{key, std::move(outcome), false, RankState::failed});
   }
+}
+
+// The outcome of an attempt whose worker has not told it. Of a lost one nobody knows whether it ran
+// after the last that was heard of it.
+AttemptOutcome Core::State::ended_here(const ActiveRank& rank, const OpenAttempt& open,
+                                       EndReason reason, std::string detail) const {
+  AttemptOutcome outcome;
+  outcome.reason = reason;
+  outcome.exit_code = -1;
+  outcome.detail = std::move(detail);
+  const auto worker = workers.find(open.worker);
+  TimeMs until = now;
+  if (worker != workers.end() && reason == EndReason::worker_lost) {
+    until = worker->second.last_seen;
+  }
+  if (open.started != kNever && until > open.started) outcome.duration_ms = until - open.started;
+  outcome.saved_ms = saved_ms(rank, open.attempt);
+  outcome.duration_ms = std::max(outcome.duration_ms, outcome.saved_ms);
+  return outcome;
 }
 
 void Core::State::revoke_others(Job& job, const AttemptKey& decided) {
@@ -136,10 +211,9 @@ void Core::State::revoke_others(Job& job, const AttemptKey& decided) {
   const std::vector<OpenAttempt> others = it->second.open;
   for (const OpenAttempt& other : others) {
     if (other.attempt == decided.attempt) continue;
-    AttemptOutcome outcome;
-    outcome.reason = EndReason::revoked;
-    outcome.exit_code = -1;
-    outcome.detail = "attempt " + std::to_string(decided.attempt) + " of the rank came first";
+    AttemptOutcome outcome =
+        ended_here(it->second, other, EndReason::revoked,
+                   "attempt " + std::to_string(decided.attempt) + " of the rank came first");
     const AttemptKey key{job.id, decided.rank, other.attempt};
     emit(AttemptEnded{key, std::move(outcome), false, RankState::failed});
     send_stop(other.worker, key, EndReason::revoked);
@@ -149,7 +223,7 @@ void Core::State::revoke_others(Job& job, const AttemptKey& decided) {
 std::optional<std::string> Core::State::refusal(const Job& job, const ActiveRank& rank,
                                                 const AttemptOutcome& outcome) const {
   if (!outcome.refused_arguments || rank.tries > 0) return std::nullopt;
-  const uint32_t enough = std::min(config.refused_arguments_limit, job.ranks.size());
+  const uint32_t enough = job.gang ? 1 : std::min(config.refused_arguments_limit, job.ranks.size());
   if (job.ranks.counts().succeeded > 0 || job.refused + 1 < enough) return std::nullopt;
   const std::string line = last_line(outcome.detail);
   return "the program refuses the arguments that PESC adds: submit it with --inject env (or none)" +

@@ -1,13 +1,207 @@
 // What is kept of a rank's checkpoint_dir, and from which of them its next attempt begins.
+#include <algorithm>
+#include <utility>
+
 #include "runtime/coordinator/core/state.h"
 
 namespace pesc::coordinator {
+namespace {
 
-void Core::State::on(const CheckpointOffered& event) {
-  out.actions.push_back(AnswerCheckpoint{event.request, absl::OkStatus(), 0});
+// A checkpoint is passed over after this many attempts that began from it have died at once, or
+// after one on each of two workers: one bad worker must not burn a good checkpoint, and a lab with
+// one worker must not try a bad one for ever.
+constexpr uint32_t kDeathsOnOneWorker = 3;
+
+bool passes_over(const KeptCheckpoint& checkpoint, WorkerId worker) {
+  return (checkpoint.deaths > 0 && checkpoint.died_on != worker) ||
+         checkpoint.deaths + 1 >= kDeathsOnOneWorker;
 }
 
-void Core::State::apply_record(const CheckpointKept&) {}
-void Core::State::apply_record(const CheckpointsDropped&) {}
+template <typename Checkpoints>
+auto find_checkpoint(Checkpoints& checkpoints, uint32_t number) {
+  return std::find_if(checkpoints.begin(), checkpoints.end(),
+                      [number](const KeptCheckpoint& c) { return c.ref.number == number; });
+}
+
+// An attempt of a gang that was revoked with the others saves what it has before it goes.
+bool may_save(const Job& job, const ActiveRank& rank, WorkerId worker, uint32_t attempt) {
+  const auto same = [&](const auto& a) { return a.attempt == attempt && a.worker == worker; };
+  if (std::any_of(rank.open.begin(), rank.open.end(), same)) return true;
+  if (std::any_of(rank.lost.begin(), rank.lost.end(), same)) return true;
+  return job.spec->parallel && rank.last_attempt == attempt && rank.last_worker == worker &&
+         (rank.checkpoints.empty() || rank.checkpoints.back().attempt <= attempt);
+}
+
+}  // namespace
+
+const KeptCheckpoint* newest_checkpoint(const ActiveRank& rank) {
+  const auto it = std::find_if(rank.checkpoints.rbegin(), rank.checkpoints.rend(),
+                               [](const KeptCheckpoint& c) { return !c.passed_over; });
+  return it == rank.checkpoints.rend() ? nullptr : &*it;
+}
+
+uint64_t saved_ms(const ActiveRank& rank, uint32_t attempt) {
+  uint64_t saved = 0;
+  for (const KeptCheckpoint& c : rank.checkpoints) {
+    if (c.attempt == attempt) saved = std::max(saved, c.saved_ms);
+  }
+  return saved;
+}
+
+void Core::State::on(const CheckpointOffered& event) {
+  unix_ms = std::max(unix_ms, event.unix_ms);
+  AnswerCheckpoint answer{event.request, absl::OkStatus(), 0};
+  const auto session = sessions.find(event.session);
+  if (session == sessions.end()) {
+    answer.status = absl::FailedPreconditionError(
+        "this session was replaced by a newer one, or has never attached: attach again, then "
+        "offer the checkpoint");
+  } else {
+    answer.status = keep_checkpoint(session->second, event, answer.number);
+  }
+  out.actions.push_back(std::move(answer));
+}
+
+// One that nobody wants any more (its rank is final, its attempt was revoked) is answered with
+// number 0: its worker may forget it. The same one offered again gets the number it has.
+absl::Status Core::State::keep_checkpoint(WorkerId worker, const CheckpointOffered& event,
+                                          uint32_t& number) {
+  const AttemptKey& key = event.key;
+  if (event.manifest.empty()) {
+    return absl::InvalidArgumentError("a checkpoint of " + to_string(key) + " has no manifest");
+  }
+  if (event.chunks != nullptr && event.chunks->size() > kMaxCheckpointChunks) {
+    return absl::InvalidArgumentError("a checkpoint of " + to_string(key) + " has more than " +
+                                      std::to_string(kMaxCheckpointChunks) +
+                                      " chunks; save less in checkpoint_dir");
+  }
+  Job* job = find_job(key.job);
+  if (job == nullptr || job->stopped) return absl::OkStatus();
+  const auto it = job->active.find(key.rank);
+  if (it == job->active.end()) return absl::OkStatus();
+  const ActiveRank& rank = it->second;
+  if (!may_save(*job, rank, worker, key.attempt)) return absl::OkStatus();
+  if (const KeptCheckpoint* newest = newest_checkpoint(rank);
+      newest != nullptr && newest == &rank.checkpoints.back() &&
+      newest->ref.manifest == event.manifest) {
+    number = newest->ref.number;
+    return absl::OkStatus();
+  }
+  const auto highest = job->checkpoint_numbers.find(key.rank);
+  number = (highest == job->checkpoint_numbers.end() ? 0 : highest->second) + 1;
+  emit(CheckpointKept{key, {number, event.manifest}, event.chunks, event.saved_ms});
+  drop_oldest(*job, key.rank);
+  return absl::OkStatus();
+}
+
+// Those that are passed over do not count, and one from which an attempt is only just beginning
+// stays; but never for ever.
+void Core::State::drop_oldest(const Job& job, uint32_t number) {
+  const ActiveRank& rank = job.active.at(number);
+  const size_t keep = std::max<size_t>(config.keep_checkpoints, 1);
+  size_t left = rank.checkpoints.size(), valid = 0;
+  for (const KeptCheckpoint& c : rank.checkpoints) valid += !c.passed_over;
+  const auto needed = [&](const KeptCheckpoint& c) {
+    return std::any_of(rank.open.begin(), rank.open.end(), [&](const OpenAttempt& open) {
+      return open.checkpoint == c.ref.number && saved_ms(rank, open.attempt) == 0;
+    });
+  };
+  uint32_t through = 0;
+  for (const KeptCheckpoint& c : rank.checkpoints) {
+    if (valid <= keep && left <= 4 * keep) break;
+    if (needed(c) && left <= 4 * keep) break;
+    through = c.ref.number;
+    valid -= !c.passed_over;
+    --left;
+  }
+  if (through > 0) emit(CheckpointsDropped{job.id, number, through});
+}
+
+void Core::State::drop_all(const Job& job, uint32_t number) {
+  const auto rank = job.active.find(number);
+  if (rank == job.active.end() || rank->second.checkpoints.empty()) return;
+  emit(CheckpointsDropped{job.id, number, rank->second.checkpoints.back().ref.number});
+}
+
+void Core::State::drop_before(const Record& record) {
+  if (const auto* ended = std::get_if<AttemptEnded>(&record)) {
+    const Job* job = ended->final ? find_job(ended->key.job) : nullptr;
+    if (job != nullptr) drop_all(*job, ended->key.rank);
+    return;
+  }
+  const auto* cancelled = std::get_if<RanksCancelled>(&record);
+  const Job* job = cancelled == nullptr ? nullptr : find_job(cancelled->job);
+  if (job == nullptr) return;
+  for (auto it = job->active.lower_bound(cancelled->first);
+       it != job->active.end() && it->first <= cancelled->last; ++it) {
+    if (it->second.open.empty()) drop_all(*job, it->first);
+  }
+}
+
+// Also after a restart, when the rows of those that were dropped are gone: a rank's checkpoints are
+// numbered without gaps.
+void Core::State::note_number(Job& job, uint32_t rank, uint32_t number) {
+  uint32_t& highest = job.checkpoint_numbers[rank];
+  if (number <= highest) return;
+  job.tally.checkpoints += number - highest;
+  highest = number;
+}
+
+// Its attempt may have been leased again since, in which case its lease comes later.
+void Core::State::apply_record(const CheckpointKept& record) {
+  Job* job = find_job(record.key.job);
+  const uint32_t number = record.key.rank;
+  if (job == nullptr || number >= job->ranks.size() || job->ranks.is_final(number)) return;
+  ActiveRank& rank = activate(*job, number);
+  if (!rank.checkpoints.empty() && rank.checkpoints.back().ref.number >= record.checkpoint.number) {
+    return;
+  }
+  note_number(*job, number, record.checkpoint.number);
+  rank.checkpoints.push_back(
+      {record.checkpoint, record.key.attempt, record.saved_ms, 0, {}, false});
+  touch(*job);
+}
+
+void Core::State::apply_record(const CheckpointsDropped& record) {
+  Job* job = find_job(record.job);
+  if (job == nullptr || record.rank >= job->ranks.size()) return;
+  note_number(*job, record.rank, record.through);
+  const auto rank = job->active.find(record.rank);
+  if (rank == job->active.end()) return;
+  std::erase_if(rank->second.checkpoints,
+                [&](const KeptCheckpoint& c) { return c.ref.number <= record.through; });
+}
+
+void Core::State::count_death(ActiveRank& rank, uint32_t number, WorkerId worker) {
+  const auto checkpoint = find_checkpoint(rank.checkpoints, number);
+  if (checkpoint == rank.checkpoints.end()) return;
+  if (passes_over(*checkpoint, worker)) checkpoint->passed_over = true;
+  if (++checkpoint->deaths == 1) checkpoint->died_on = worker;
+}
+
+bool Core::State::died_of_checkpoint(const ActiveRank& rank, const OpenAttempt& open,
+                                     const AttemptOutcome& outcome) const {
+  if (open.checkpoint == 0 || !uses_up_a_retry(outcome.reason)) return false;
+  if (outcome.duration_ms > config.at_once_ms) return false;
+  return std::none_of(rank.checkpoints.begin(), rank.checkpoints.end(),
+                      [&](const KeptCheckpoint& c) { return c.attempt == open.attempt; });
+}
+
+// The program's own way to die stays in the text: it is the only clue to what is wrong with it.
+void Core::State::blame_checkpoint(const ActiveRank& rank, const OpenAttempt& open,
+                                   AttemptOutcome& outcome) const {
+  const std::string number = std::to_string(open.checkpoint);
+  std::string detail =
+      outcome.reason == EndReason::bad_checkpoint
+          ? "checkpoint " + number + " could not be restored: " + outcome.detail
+          : "died at once from checkpoint " + number + ": " + short_reason(outcome);
+  const auto checkpoint = find_checkpoint(rank.checkpoints, open.checkpoint);
+  if (checkpoint != rank.checkpoints.end() && !checkpoint->passed_over &&
+      passes_over(*checkpoint, open.worker)) {
+    detail = "checkpoint " + number + " is passed over from now on; " + detail;
+  }
+  outcome.reason = EndReason::bad_checkpoint;
+  outcome.detail = bounded(std::move(detail));
+}
 
 }  // namespace pesc::coordinator

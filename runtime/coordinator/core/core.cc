@@ -38,14 +38,19 @@ Step Core::State::step(const Event& event, TimeMs at) {
   }
   std::visit([this](const auto& e) { on(e); }, event);
   settle_after_restore();
+  settle_limits(std::holds_alternative<TimerFired>(event));
   expire_leases();
+  end_limits();
   release_backoffs();
+  release_asides();
   place();
+  try_seconds();
   flush();
   return std::exchange(out, {});
 }
 
 void Core::State::emit(Record record) {
+  drop_before(record);
   apply(record);
   out.records.push_back(std::move(record));
 }
@@ -82,10 +87,14 @@ void Core::State::flush() {
 }
 
 std::optional<TimeMs> Core::State::next_deadline() const {
-  if (placement_due || !unsettled.empty() || !late.empty()) return now;
+  if (placement_due || !unsettled.empty() || !unlimited.empty() || !late.empty()) return now;
   TimeMs next = kNever;
   if (!deadlines.empty()) next = deadlines.begin()->first;
   if (!backoffs.empty()) next = std::min(next, backoffs.begin()->not_before);
+  for (const auto* times : {&limits, &tails}) {
+    if (!times->empty()) next = std::min(next, times->begin()->first);
+  }
+  if (!asides.empty()) next = std::min(next, asides.begin()->first);
   if (next == kNever) return std::nullopt;
   return next;
 }

@@ -139,9 +139,9 @@ struct TimerFired {
   int64_t unix_ms = 0;
 };
 
-using Event = std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, WorkerAttached,
-                           WorkerDetached, WorkerReported, CheckpointOffered, WorkerDrained,
-                           TimerFired>;
+using Event =
+    std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, WorkerAttached, WorkerDetached,
+                 WorkerReported, CheckpointOffered, WorkerDrained, TimerFired>;
 
 // ---- records: all durable state is made of them -------------------------------------------------
 //
@@ -151,6 +151,10 @@ using Event = std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, W
 // came after the lease. An attempt is leased again when it was given up for lost and turned out to
 // run on (its row is open again: INSERT OR REPLACE), and ended again when it was given up for lost
 // and succeeded nevertheless. An attempt that decided its rank is never leased or ended again.
+//
+// CheckpointKept is one row too, at its place, and may go when its checkpoint is dropped. Of a
+// rank's CheckpointsDropped the latest is enough, at its place; it stays as long as the job.
+// WorkerDraining comes with the worker's WorkerSeen.
 
 struct JobAdded {
   JobId id;
@@ -188,7 +192,8 @@ struct WorkerDraining {
   WorkerId worker;
   bool draining = true;
 };
-// The end of an attempt. `final`: it decides its rank's state, which is `state`.
+// The end of an attempt. `final`: it decides its rank's state, which is `state`. Not final and
+// `running`: another attempt of the rank goes on, so no retry is used up.
 struct AttemptEnded {
   AttemptKey key;
   AttemptOutcome outcome;
@@ -292,9 +297,8 @@ struct JobChanged {
   JobId job;
 };  // wakes those who follow it
 
-using Action =
-    std::variant<Answer, AnswerAttach, AnswerReport, AnswerCheckpoint, AnswerDrain, SendUpdate,
-                 CloseSession, JobChanged>;
+using Action = std::variant<Answer, AnswerAttach, AnswerReport, AnswerCheckpoint, AnswerDrain,
+                            SendUpdate, CloseSession, JobChanged>;
 
 struct Step {
   std::vector<Record> records;
@@ -330,6 +334,8 @@ struct RunningRank {
   WorkerId worker;
   double fraction = -1;
   std::string text;
+  bool ahead = false;   // leased ahead: it waits on its worker
+  bool second = false;  // beside a slow one
 };
 struct WorkerView {
   WorkerInfo info;

@@ -19,6 +19,7 @@ std::string Core::State::check_invariants() const {
       return "worker " + to_string(id) + ": " + bad;
     }
   }
+  if (std::string bad = check_times(); !bad.empty()) return bad;
   return check_queues();
 }
 
@@ -33,6 +34,9 @@ std::string Core::State::check_job(const Job& job) const {
       return of(job, rank, "runs without a lease, or has one without running");
     }
     running += state == RankState::running;
+    if (std::string bad = check_checkpoints(job, rank, active); !bad.empty()) {
+      return of(job, rank, bad);
+    }
     uint32_t last = 0;
     for (const OpenAttempt& open : active.open) {
       if (open.attempt <= last || open.attempt > job.ranks.attempts(rank)) {
@@ -50,7 +54,7 @@ std::string Core::State::check_job(const Job& job) const {
     }
     const bool ready = job.ready.count(rank) > 0;
     const bool backs_off = backoffs.count({active.not_before, job.id, rank}) > 0;
-    const bool must_wait = state == RankState::waiting && !job.stopped;
+    const bool must_wait = state == RankState::waiting && !job.stopped && !job.gang;
     if (int(ready) + int(backs_off) != int(must_wait)) {
       return of(job, rank, "a waiting rank must be in one queue, another in none");
     }
@@ -65,7 +69,62 @@ std::string Core::State::check_job(const Job& job) const {
   if (job.stopped && job.ranks.counts().waiting > 0 && !unsettled_job) {
     return to_string(job.id) + ": is stopped, and ranks wait";
   }
+  if (job.gang && !unsettled_job) {
+    if (std::string bad = check_gang(job); !bad.empty()) return to_string(job.id) + ": " + bad;
+  }
   if (job.placeable() != (job.queue != nullptr)) return to_string(job.id) + ": in the wrong queue";
+  return "";
+}
+
+std::string Core::State::check_checkpoints(const Job& job, uint32_t number,
+                                           const ActiveRank& rank) const {
+  uint32_t last = 0;
+  for (const KeptCheckpoint& c : rank.checkpoints) {
+    if (c.ref.number <= last) return "its checkpoints are not in order";
+    if (c.attempt == 0 || c.attempt > job.ranks.attempts(number)) {
+      return "a checkpoint of it was saved by no attempt";
+    }
+    last = c.ref.number;
+  }
+  const auto highest = job.checkpoint_numbers.find(number);
+  if (last > (highest == job.checkpoint_numbers.end() ? 0 : highest->second)) {
+    return "a number of its checkpoints may be used again";
+  }
+  if (rank.checkpoints.size() > 4 * size_t(config.keep_checkpoints) + 1) {
+    return "too many of its checkpoints are kept";
+  }
+  return "";
+}
+
+// What has a time at which something is done is in the set of such times, and nothing else is.
+std::string Core::State::check_times() const {
+  size_t limited = 0, watched = 0, aside = 0;
+  std::map<JobId, uint32_t> ahead;
+  for (const auto& [id, worker] : workers) {
+    aside += worker.set_aside();
+    if (worker.set_aside() && asides.count({worker.aside_until, id}) == 0) {
+      return "worker " + to_string(id) + " is set aside for ever";
+    }
+    for (const auto& [place, key] : worker.ahead) ++ahead[key.job];
+  }
+  for (const auto& [id, job] : jobs) {
+    const auto leased = ahead.find(id);
+    if (job.ahead_leases != (leased == ahead.end() ? 0 : leased->second)) {
+      return to_string(id) + ": leases ahead differ";
+    }
+    limited += job.limit_at != kNever;
+    if (job.limit_at != kNever && limits.count({job.limit_at, id}) == 0) {
+      return to_string(id) + ": its time limit is forgotten";
+    }
+    watched += job.tail_at != kNever;
+    if (near_its_end(job) != (job.tail_at != kNever)) {
+      return to_string(id) + ": is near its end, or not";
+    }
+    if (job.tally.second_won > job.tally.second_attempts) return to_string(id) + ": tally";
+  }
+  if (limited != limits.size() || watched != tails.size() || aside != asides.size()) {
+    return "a time is kept of what is gone";
+  }
   return "";
 }
 
@@ -84,6 +143,11 @@ std::string Core::State::check_worker(const Worker& worker) const {
       }
     }
     if (!open) return to_string(key) + " is leased, its rank does not know";
+    for (const OpenAttempt& o : rank->second.open) {
+      if (o.attempt == key.attempt && lease.ahead == 0 && o.started == kNever) {
+        return to_string(key) + " runs since never";
+      }
+    }
     if (lease.ahead != 0 && worker.ahead.count(lease.ahead) == 0)
       return "a lease ahead is unlisted";
   }
@@ -97,7 +161,7 @@ std::string Core::State::check_worker(const Worker& worker) const {
   }
   if (worker.indexed != worker.takes_leases()) return "indexed wrongly";
   if (worker.indexed &&
-      (worker.indexed_free != free_for(worker) || worker.indexed_spare != worker.spare_milli())) {
+      (worker.indexed_free != unreserved(worker) || worker.indexed_spare != worker.spare_milli())) {
     return "its free capacity differs from the index's";
   }
   const bool armed = worker.deadline != kNever;
@@ -124,11 +188,19 @@ std::string Core::State::check_queues() const {
         ++listed;
       }
     }
-    if (!queue.blocked) continue;
+    if (queue.blocked && demand.gang > 0) {
+      for (const auto& [key, jobs_of_owner] : queue.owners) {
+        for (const auto& [order, job] : jobs_of_owner) {
+          if (!plan_gang(*job, {}).empty()) return "a gang would fit, and waits";
+        }
+      }
+    }
+    if (!queue.blocked || demand.gang > 0) continue;
     for (const auto& [id, worker] : workers) {
       if (worker.indexed && has_room(worker, demand)) return "a queue is blocked needlessly";
     }
   }
+  if (std::string bad = check_reservation(); !bad.empty()) return bad;
   if (queued != listed) return "the queues do not hold the jobs that wait";
   for (const auto& [id, worker] : workers) indexed += worker.indexed;
   auto all = rooms.find("");

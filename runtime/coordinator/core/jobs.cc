@@ -51,7 +51,7 @@ absl::Status Core::State::cancel(const JobCancelled& event) {
 void Core::State::stop_job(Job& job, bool by_user, std::string detail) {
   emit(JobStopped{job.id, by_user, std::move(detail)});
   cancel_waiting(job);
-  const EndReason reason = by_user ? EndReason::cancelled : EndReason::revoked;
+  const EndReason reason = stop_reason(job);
   for (const auto& [rank, active] : job.active) {
     for (const OpenAttempt& open : active.open) {
       send_stop(open.worker, {job.id, rank, open.attempt}, reason);
@@ -131,6 +131,7 @@ void Core::State::settle_after_restore() {
   for (JobId id : std::exchange(unsettled, {})) {
     Job* job = find_job(id);
     if (job == nullptr) continue;
+    if (gang_is_torn(*job)) settle_gang(*job);
     if (job->stopped) cancel_waiting(*job);
     finish_if_done(*job);
   }

@@ -10,12 +10,25 @@ namespace pesc::coordinator {
 void Core::State::place() {
   placement_due = false;
   uint32_t budget = std::max<uint32_t>(config.max_placements_per_step, 1);
-  while (DemandQueue* queue = next_queue()) {
+  if (reservation.job != nullptr) renew_reservation();
+  for (;;) {
+    if (budget > 0 && place_reserved(budget)) continue;
+    DemandQueue* queue = next_queue();
+    if (queue == nullptr && !(reservation.job != nullptr && reservation.due)) return;
     if (budget == 0) {
       placement_due = true;
       return;
     }
     Job& job = *queue->owners.begin()->second.begin()->second;
+    if (job.gang) {
+      const uint32_t ranks = queue->demand.gang;
+      if (place_gang(job)) {
+        budget -= std::min(budget, ranks);
+      } else {
+        queue->blocked = true;
+      }
+      continue;
+    }
     WorkerId avoid;
     uint32_t rank = job.ranks.started();
     if (!job.ready.empty()) {
@@ -30,7 +43,7 @@ void Core::State::place() {
       continue;
     }
     const std::string owner = job.owner;
-    lease(job, rank, *worker);
+    lease(job, rank, job.ranks.attempts(rank) + 1, *worker);
     serve(owner);
     --budget;
   }
@@ -57,13 +70,13 @@ DemandQueue* Core::State::next_queue() {
 Worker* Core::State::choose_worker(const Demand& demand, WorkerId avoid) {
   auto room = rooms.find(demand.room);
   if (room == rooms.end()) return nullptr;
-  Worker* worker = choose_from(room->second.by_free, demand, avoid);
+  Worker* worker = choose_from(room->second.by_free, demand, avoid, false);
   if (worker != nullptr || !demand.ahead) return worker;
-  return choose_from(room->second.by_spare, demand, avoid);
+  return choose_from(room->second.by_spare, demand, avoid, true);
 }
 
 Worker* Core::State::choose_from(const std::set<std::pair<int64_t, WorkerId>>& index,
-                                 const Demand& demand, WorkerId avoid) {
+                                 const Demand& demand, WorkerId avoid, bool ahead) {
   Worker* second_choice = nullptr;
   for (const auto& [negated_room, id] : index) {
     if (-negated_room < int64_t(demand.cpus_milli)) break;
@@ -71,6 +84,7 @@ Worker* Core::State::choose_from(const std::set<std::pair<int64_t, WorkerId>>& i
     // A rank larger than its whole worker would wait there for ever.
     if (demand.cpus_milli > worker.info.cpus_milli) continue;
     if (!worker.fits_memory(demand.memory_bytes)) continue;
+    if (ahead && worker.reserved_milli > 0) continue;
     // Wide ranks that wait there ahead of time leave cpus free that are not to be had.
     if (worker.spare_milli() < int64_t(demand.cpus_milli)) continue;
     if (id != avoid) return &worker;
@@ -82,23 +96,36 @@ Worker* Core::State::choose_from(const std::set<std::pair<int64_t, WorkerId>>& i
 bool Core::State::has_room(const Worker& worker, const Demand& demand) const {
   if (!demand.room.empty() && demand.room != worker.info.room) return false;
   if (demand.cpus_milli > worker.info.cpus_milli) return false;
+  if (demand.gang > 0) return true;  // some of it, perhaps all
   if (!worker.fits_memory(demand.memory_bytes)) return false;
   return worker.spare_milli() >= int64_t(demand.cpus_milli) &&
-         (demand.ahead || free_for(worker) >= int64_t(demand.cpus_milli));
+         ((demand.ahead && worker.reserved_milli == 0) ||
+          unreserved(worker) >= int64_t(demand.cpus_milli));
 }
 
 int64_t Core::State::free_for(const Worker& worker) const {
   return worker.free_milli() + (bug == PlantedBug::overcommit_worker ? 1000 : 0);
 }
 
-void Core::State::lease(Job& job, uint32_t rank, Worker& worker) {
-  AttemptKey key{job.id, rank, job.ranks.attempts(rank) + 1};
+// What anyone but the gang with the reservation may have.
+int64_t Core::State::unreserved(const Worker& worker) const {
+  return free_for(worker) - int64_t(worker.reserved_milli);
+}
+
+LeaseGrant& Core::State::lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker,
+                               bool second) {
+  AttemptKey key{job.id, rank, attempt};
   if (bug == PlantedBug::reuse_attempt_number && key.attempt > 1) --key.attempt;
-  emit(AttemptLeased{key, worker.info.id});
+  CheckpointRef from;
+  if (const auto active = job.active.find(rank); active != job.active.end()) {
+    if (const KeptCheckpoint* newest = newest_checkpoint(active->second)) from = newest->ref;
+  }
+  emit(AttemptLeased{key, worker.info.id, from.number, second});
   SendUpdate& update = update_for(worker);
-  update.leases.push_back({key, job.spec});
+  update.leases.push_back({key, job.spec, from});
   auto lease = worker.leases.find(key);
   if (lease != worker.leases.end()) lease->second.update = update.number;
+  return update.leases.back();
 }
 
 void Core::State::serve(const std::string& name) {
@@ -120,11 +147,17 @@ bool Core::State::is_short(const Job& job) const {
 // Puts the job where it belongs after any change of its ranks.
 void Core::State::requeue(Job& job) {
   if (restoring) return;
+  watch_tail(job);
   if (!job.placeable()) return dequeue(job);
-  const bool ahead = is_short(job);
+  const bool ahead = !job.gang && is_short(job);
   if (job.queue != nullptr && job.queue->demand.ahead == ahead) return;
   dequeue(job);
-  const Demand demand{job.spec->room, cpus_of(*job.spec), job.spec->resources.memory_bytes, ahead};
+  const Demand demand{job.spec->room,
+                      cpus_of(*job.spec),
+                      job.spec->resources.memory_bytes,
+                      ahead,
+                      job.gang ? job.ranks.size() : 0,
+                      job.gang && job.spec->same_worker};
   DemandQueue& queue = queues[demand];
   if (queue.owners.empty()) queue.demand = demand;
   Owner& owner = owners[job.owner];
@@ -136,6 +169,7 @@ void Core::State::requeue(Job& job) {
 
 void Core::State::dequeue(Job& job) {
   if (job.queue == nullptr) return;
+  if (reservation.job == &job) release_reservation();
   DemandQueue& queue = *std::exchange(job.queue, nullptr);
   Owner& owner = owners[job.owner];
   auto jobs_of_owner = queue.owners.find({owner.turn, job.owner});
@@ -149,8 +183,9 @@ void Core::State::dequeue(Job& job) {
 void Core::State::reindex(Worker& worker) {
   if (restoring) return;
   if (!worker.takes_leases()) return unindex(worker);
-  const int64_t free = free_for(worker), spare = worker.spare_milli();
-  const bool grew = !worker.indexed || free > worker.indexed_free || spare > worker.indexed_spare;
+  const int64_t free = unreserved(worker), spare = worker.spare_milli();
+  const bool back = !worker.indexed;
+  const bool grew = back || free > worker.indexed_free || spare > worker.indexed_spare;
   if (!worker.indexed || free != worker.indexed_free || spare != worker.indexed_spare) {
     unindex(worker);
     worker.indexed = true;
@@ -163,6 +198,9 @@ void Core::State::reindex(Worker& worker) {
       rooms[worker.indexed_room].by_free.insert({-free, worker.info.id});
       rooms[worker.indexed_room].by_spare.insert({-spare, worker.info.id});
     }
+  }
+  if (back) {
+    for (auto& [demand, queue] : queues) queue.impossible = false;
   }
   if (grew) unblock(worker);
 }
@@ -181,8 +219,9 @@ void Core::State::unindex(Worker& worker) {
 }
 
 void Core::State::unblock(const Worker& worker) {
+  reservation.due = true;
   for (auto& [demand, queue] : queues) {
-    if (queue.blocked && has_room(worker, demand)) queue.blocked = false;
+    if (queue.blocked && !queue.impossible && has_room(worker, demand)) queue.blocked = false;
   }
 }
 
@@ -192,8 +231,12 @@ void Core::State::release_backoffs() {
     const Backoff due = *backoffs.begin();
     backoffs.erase(backoffs.begin());
     Job& job = jobs.at(due.job);
-    job.active.at(due.rank).not_before = kNever;
-    job.ready.insert(due.rank);
+    if (job.gang) {
+      job.gang->not_before = kNever;
+    } else {
+      job.active.at(due.rank).not_before = kNever;
+      job.ready.insert(due.rank);
+    }
     requeue(job);
   }
 }

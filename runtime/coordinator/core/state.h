@@ -7,6 +7,7 @@
 
 #include <array>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -18,7 +19,11 @@
 namespace pesc::coordinator {
 
 inline constexpr TimeMs kNever = INT64_MAX;
-inline constexpr uint32_t kMaxFreeTries = 5;   // per rank, of inputs_unavailable and disk_full
+inline constexpr uint32_t kMaxFreeTries = 5;  // per rank: of inputs_unavailable and disk_full;
+                                              // as many of worker_faulty
+inline constexpr uint32_t kMaxSeconds = 2;    // second attempts of a rank
+inline constexpr uint64_t kEarlyMs = 1000;    // a failure by then is an early one: kAllFailEarly
+inline constexpr TimeMs kForgottenMs = 7ll * 24 * 3600 * 1000;  // a worker away for longer
 inline constexpr size_t kMaxLost = 16;         // lost attempts of a rank that may still succeed
 inline constexpr size_t kMaxTextBytes = 4096;  // of anything a peer reports
 
@@ -29,6 +34,8 @@ struct Demand {
   uint32_t cpus_milli = 0;
   uint64_t memory_bytes = 0;
   bool ahead = false;  // its ranks are short: they may be leased beyond the free cpus
+  uint32_t gang = 0;   // this many ranks at the same time; 0: one by one
+  bool same_worker = false;
   auto operator<=>(const Demand&) const = default;
 };
 
@@ -37,11 +44,26 @@ struct OpenAttempt {
   WorkerId worker;
   double fraction = -1;
   std::string text;
+  uint32_t checkpoint = 0;  // it began from; 0: from none
+  bool second = false;
+  TimeMs started = kNever;  // its lease, or when it was ahead no more; kNever: ahead. Not durable
 };
 
 struct LostAttempt {
   uint32_t attempt = 0;
   WorkerId worker;
+  uint32_t checkpoint = 0;
+  bool second = false;
+  uint64_t redone_ms = 0;  // what was counted for it
+};
+
+struct KeptCheckpoint {
+  CheckpointRef ref;
+  uint32_t attempt = 0;   // that saved it
+  uint64_t saved_ms = 0;  // of that attempt's running time
+  uint32_t deaths = 0;    // of attempts that began from it
+  WorkerId died_on;       // where the first of them did
+  bool passed_over = false;
 };
 
 // A rank that was leased, and is not final: it runs, or it waits for another try.
@@ -51,13 +73,61 @@ struct ActiveRank {
   uint32_t tries = 0;             // attempts that ended without success
   uint32_t failures = 0;          // of these: the program's own
   uint32_t free_tries = 0;        // of these: inputs_unavailable and disk_full
+  uint32_t faulty_tries = 0;      // of these: worker_faulty
+  uint32_t seconds = 0;           // second attempts it has had
   TimeMs not_before = kNever;     // in the back-off set; kNever: not there
   WorkerId last_worker;
+  uint32_t last_attempt = 0;  // that ended
+  EndReason last_reason = EndReason::succeeded;
+  std::string last_detail;
+  std::vector<KeptCheckpoint> checkpoints;  // ascending
+  WorkerId failed_at_once_on;               // the first worker where it did; not durable
+};
+
+// How long ranks take, in steps of a quarter of an octave.
+struct DurationHistogram {
+  std::map<uint8_t, uint32_t> buckets;
+  uint64_t count = 0;
+  void add(uint64_t duration_ms);
+  uint64_t median_ms() const;  // no less than it is
+};
+
+struct DemandQueue;
+
+// What all ranks of a parallel job have in common. The number of a generation is the attempt number
+// of all its ranks. No attempt of an earlier generation can come back: it was revoked.
+struct Gang {
+  uint32_t generation = 0;  // the newest that was leased
+  uint32_t open = 0;        // attempts of it that have not ended
+  bool broken = false;      // one of them ended without success: all of them are in vain
+  bool started = false;     // they were told to start, with this address
+  std::string master_addr;
+  uint16_t master_port = 0;
+  // Ended well, and not committed: all are at once, when the last one ends well.
+  std::map<uint32_t, AttemptOutcome> succeeded;
+  std::set<uint32_t> ready;   // said to be prepared, since the last restore
+  uint16_t offered_port = 0;  // by rank 0's worker
+  // Generations that broke, since the submission or the last retry.
+  uint32_t tries = 0;
+  uint32_t failures = 0;    // of these: the program's own
+  uint32_t free_tries = 0;  // of these: inputs_unavailable and disk_full
+  uint32_t port_tries = 0;  // of these: port_taken
+  TimeMs not_before = kNever;
+  WorkerId avoid;  // where the last one broke
+  uint32_t last_rank = 0;
   EndReason last_reason = EndReason::succeeded;
   std::string last_detail;
 };
 
-struct DemandQueue;
+struct Job;
+
+// What is kept free for the gang that has waited longest: on these workers others get only what
+// lies beyond it, and nothing ahead of time. So no stream of small ranks can starve it.
+struct Reservation {
+  Job* job = nullptr;  // nullptr: none
+  bool due = false;    // something has become free since it was tried
+  std::set<WorkerId> workers;
+};
 
 struct Job {
   JobId id;
@@ -71,13 +141,27 @@ struct Job {
   bool stopped = false, stopped_by_user = false, finished = false;
   std::string detail;
   uint64_t revision = 1;
-  uint32_t refused = 0;  // first attempts that died of an argument that PESC added
+  uint32_t refused = 0;         // first attempts that died of an argument that PESC added
+  uint32_t early_failures = 0;  // attempts that failed by kEarlyMs
   uint64_t measured = 0, measured_ms = 0;  // committed ranks, and their durations' sum
-  DemandQueue* queue = nullptr;            // where it waits for placement
-  bool changed = false;                    // in this step
+  DurationHistogram durations;             // of these; empty when the job is finished
+  std::array<WorkerId, 2> succeeded_on{};  // two of the workers where ranks were committed
+  JobTally tally;
+  std::map<uint32_t, uint32_t> checkpoint_numbers;  // the highest, of ranks that may yet save
+  uint32_t ahead_leases = 0;
+  bool reopened = false;
+  TimeMs limit_at = kNever;      // its time limit is over; kNever: not armed
+  TimeMs tail_at = kNever;       // its slow ranks are looked at; kNever: not near its end
+  DemandQueue* queue = nullptr;  // where it waits for placement
+  bool changed = false;          // in this step
+  std::optional<Gang> gang;      // of a parallel job
 
   std::pair<int64_t, JobId> order() const { return {submitted_unix_ms, id}; }
   bool placeable() const {
+    if (gang) {
+      return !stopped && gang->open == 0 && gang->succeeded.empty() && gang->not_before == kNever &&
+             !ranks.all_final();
+    }
     return !stopped && (!ready.empty() || ranks.unclaimed() > 0 || ranks.fresh() > 0);
   }
 };
@@ -87,6 +171,7 @@ struct Lease {
   uint64_t memory_bytes = 0;
   uint64_t update = 0;  // the update that carried it in the current session; 0: held at attach
   uint64_t ahead = 0;   // its place among the leases beyond the free cpus; 0: none of them
+  uint64_t start = 0;   // of a gang: the update of this session that told it to start
 };
 
 struct Worker {
@@ -97,11 +182,20 @@ struct Worker {
   // It has given ranks back: it is about to go, and what it were given now would come back too.
   // Until a heartbeat brings nothing of the kind.
   bool leaving = false;
+  bool draining = false;  // durable
+  // Attempts that failed at once there, in a row: worker_health.cc. Not durable.
+  uint32_t streak = 0;
+  JobId streak_job;             // of the latest of them
+  std::string streak_detail;    // what it died of
+  TimeMs aside_until = kNever;  // set aside; kNever: it is not
+  uint64_t aside_ms = 0;        // for how long it was, the last time; 0: never since it did well
+  bool probation = false;       // one attempt at a time, until one does well
   uint64_t session = 0, updates = 0, finished = 0, next_ahead = 1;
   TimeMs last_seen = 0;
   TimeMs deadline = kNever;  // all its leases expire; kNever: not armed
   uint64_t used_milli = 0, ahead_milli = 0, memory_used = 0;
-  bool excused = false;  // attached with more than it has room for
+  uint64_t reserved_milli = 0, reserved_memory = 0;  // for the gang that has a reservation
+  bool excused = false;                              // attached with more than it has room for
   std::map<AttemptKey, Lease> leases;
   std::map<uint64_t, AttemptKey> ahead;
   // Ended by a report of this session, and still in what the worker says it holds: several reports
@@ -114,10 +208,14 @@ struct Worker {
   int64_t free_milli() const { return int64_t(info.cpus_milli) - int64_t(used_milli); }
   // What may still be leased ahead: as many cpus again as it has.
   int64_t spare_milli() const { return int64_t(info.cpus_milli) - int64_t(ahead_milli); }
-  bool takes_leases() const { return attached && responsive && !leaving; }
+  bool set_aside() const { return aside_until != kNever; }
+  bool takes_leases() const {
+    return attached && responsive && !leaving && !draining && !set_aside() &&
+           !(probation && !leases.empty());
+  }
   bool fits_memory(uint64_t bytes) const {
-    return bytes == 0 ||
-           (memory_used <= info.memory_bytes && bytes <= info.memory_bytes - memory_used);
+    return bytes == 0 || (memory_used + reserved_memory <= info.memory_bytes &&
+                          bytes <= info.memory_bytes - memory_used - reserved_memory);
   }
 };
 
@@ -135,7 +233,8 @@ struct Owner {
 // Jobs of one demand that have ranks to place: owners by turn, jobs of an owner by submission.
 struct DemandQueue {
   Demand demand;
-  bool blocked = false;  // no worker has room; until one has
+  bool blocked = false;     // no worker has room; until one has
+  bool impossible = false;  // gangs: all workers together have not; until another one comes
   std::map<std::pair<uint64_t, std::string>, std::map<std::pair<int64_t, JobId>, Job*>> owners;
 };
 
@@ -157,9 +256,15 @@ struct Core::State {
   std::map<uint64_t, WorkerId> sessions;  // current ones only
   std::set<std::pair<TimeMs, WorkerId>> deadlines;
   std::set<Backoff> backoffs;
+  std::set<std::pair<TimeMs, WorkerId>> asides;  // workers that are set aside, until then
+  std::set<std::pair<TimeMs, JobId>> limits;     // of jobs that have one
+  std::set<std::pair<TimeMs, JobId>> tails;      // jobs near their end, when to look next
+  std::set<JobId> unlimited;  // after a restore: their limit counts from a wall time not known yet
+  TimeMs restored_at = 0;
   std::map<std::string, RoomIndex> rooms;  // "": all workers
   std::map<Demand, DemandQueue> queues;
   std::map<std::string, Owner> owners;  // those that have jobs in a queue
+  Reservation reservation;
   uint64_t turns = 0;
   bool restoring = false;
   bool placement_due = false;
@@ -193,6 +298,9 @@ struct Core::State {
   absl::Status retry(const JobRetried& event, uint32_t& count);
   absl::Status remove(const JobRemoved& event);
   void stop_job(Job& job, bool by_user, std::string detail);
+  void arm_limit(Job& job, TimeMs at);
+  void settle_limits(bool timer);
+  void end_limits();
   void cancel_waiting(Job& job);
   void finish_if_done(Job& job);
   void settle_after_restore();
@@ -204,6 +312,43 @@ struct Core::State {
   void ended_of_stopped(Job& job, const AttemptKey& key, AttemptOutcome outcome);
   void lost(const AttemptKey& key, const char* why);
   void revoke_others(Job& job, const AttemptKey& decided);
+  void classify(Job& job, ActiveRank& rank, const OpenAttempt& open, AttemptOutcome& outcome);
+  AttemptOutcome ended_here(const ActiveRank& rank, const OpenAttempt& open, EndReason reason,
+                            std::string detail) const;
+  std::optional<std::string> breaker(const Job& job, const AttemptOutcome& last) const;
+
+  // ---- checkpoints.cc ----
+  void on(const CheckpointOffered& event);
+  absl::Status keep_checkpoint(WorkerId worker, const CheckpointOffered& event, uint32_t& number);
+  void drop_oldest(const Job& job, uint32_t rank);
+  void drop_all(const Job& job, uint32_t rank);  // before the rank is final
+  void drop_before(const Record& record);  // what a rank has, when it is final with this record
+  void note_number(Job& job, uint32_t rank, uint32_t number);
+  void count_death(ActiveRank& rank, uint32_t checkpoint, WorkerId worker);
+  bool died_of_checkpoint(const ActiveRank& rank, const OpenAttempt& open,
+                          const AttemptOutcome& outcome) const;
+  void blame_checkpoint(const ActiveRank& rank, const OpenAttempt& open,
+                        AttemptOutcome& outcome) const;
+
+  // ---- worker_health.cc ----
+  void on(const WorkerDrained& event);
+  absl::Status drain(const WorkerDrained& event, AnswerDrain& answer);
+  absl::Status named_worker(const std::string& name, Worker*& found);
+  bool failed_at_once(const AttemptOutcome& outcome) const;
+  bool does_well_elsewhere(const Job& job, WorkerId worker) const;
+  bool blame_worker(Job& job, ActiveRank& rank, Worker& worker, AttemptOutcome& outcome);
+  void exonerate(WorkerId id);
+  void proved_well(Worker& worker);
+  void put_aside(Worker& worker);
+  void end_aside(Worker& worker);
+  void release_asides();
+  std::string trouble(const Worker& worker, TimeMs at) const;
+
+  // ---- stragglers.cc ----
+  void watch_tail(Job& job);
+  bool near_its_end(const Job& job) const;
+  void try_seconds();
+  TimeMs try_seconds_of(Job& job);
   std::optional<std::string> refusal(const Job& job, const ActiveRank& rank,
                                      const AttemptOutcome& outcome) const;
   absl::Status check_report(WorkerId worker, const FinishedAttempt& report) const;
@@ -213,8 +358,6 @@ struct Core::State {
   void on(const WorkerDetached& event);
   void on(const WorkerReported& event);
   void on(const TimerFired& event);
-  void on(const CheckpointOffered& event);
-  void on(const WorkerDrained& event);
   absl::Status admit(const WorkerAttached& event);
   void reconcile(Worker& worker, const std::vector<AttemptKey>& holding, uint64_t last_update,
                  std::vector<StopRequest>& stop);
@@ -230,9 +373,9 @@ struct Core::State {
   DemandQueue* next_queue();
   Worker* choose_worker(const Demand& demand, WorkerId avoid);
   Worker* choose_from(const std::set<std::pair<int64_t, WorkerId>>& index, const Demand& demand,
-                      WorkerId avoid);
+                      WorkerId avoid, bool ahead);
   bool has_room(const Worker& worker, const Demand& demand) const;
-  void lease(Job& job, uint32_t rank, Worker& worker);
+  LeaseGrant& lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker, bool second = false);
   void serve(const std::string& owner);
   void requeue(Job& job);
   void dequeue(Job& job);
@@ -242,6 +385,44 @@ struct Core::State {
   void unblock(const Worker& worker);
   void release_backoffs();
   int64_t free_for(const Worker& worker) const;
+  int64_t unreserved(const Worker& worker) const;
+
+  // ---- gangs.cc ----
+  void gang_ended(Job& job, const AttemptKey& key, AttemptOutcome outcome);
+  void gang_failed(Job& job, const AttemptKey& key, AttemptOutcome outcome);
+  bool gang_gives_up(const Job& job, const AttemptOutcome& outcome) const;
+  void revoke_gang(Job& job, const std::string& why);
+  void commit_gang(Job& job);
+  void take_ready(Worker& worker, const ReadyAttempt& ready, uint64_t last_update);
+  void start_gang_if_ready(Job& job);
+  void send_start(Worker& worker, const Job& job, uint32_t rank);
+  void withdraw_gangs_of(Worker& worker);
+  void settle_gang(Job& job);
+  void apply_gang_leased(Job& job, const AttemptKey& key);
+  void apply_gang_ended(Job& job, const AttemptEnded& record, WorkerId worker);
+  bool gang_is_torn(const Job& job) const;
+  void forget_successes(Job& job);
+  void gang_waits(Job& job);
+  void gang_leaves(Job& job);
+  void gang_reopened(Job& job);
+  std::string check_gang(const Job& job) const;
+
+  // ---- gang_placement.cc ----
+  using GangPlan = std::vector<std::pair<WorkerId, uint32_t>>;  // ranks on each worker, in order
+  uint32_t gang_ranks_on(const Worker& worker, const Job& job) const;
+  GangPlan plan_gang(const Job& job, WorkerId avoid) const;
+  bool place_gang(Job& job);
+  bool place_reserved(uint32_t& budget);
+  GangPlan plan_on_empty_workers(const Job& job) const;
+  bool reserve(Job& job);
+  void release_reservation();
+  void renew_reservation();
+  std::string check_reservation() const;
+
+  // ---- gang_views.cc ----
+  std::string gang_missing(const Job& job, TimeMs at) const;
+  std::string gang_unprepared(const Job& job) const;
+  std::vector<WhyLine> gang_why(const Job& job, TimeMs at) const;
 
   // ---- apply.cc: durable state ----
   void apply(const Record& record);
@@ -264,23 +445,36 @@ struct Core::State {
   void finalise(Job& job, uint32_t rank, RankState state);
   void leave_queues(Job& job, uint32_t rank, ActiveRank& active);
   void close_attempt(ActiveRank& rank, const AttemptKey& key);
-  void count_try(Job& job, ActiveRank& rank, const AttemptOutcome& outcome);
+  void count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record);
+  void count_try(Job& job, ActiveRank& rank, const AttemptEnded& record);
+  void count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome);
   void add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec);
   void drop_lease(Worker& worker, const AttemptKey& key);
   void promote(Worker& worker);
+  void recount(Worker& worker);
+  void not_ahead(const AttemptKey& key);
   TimeMs backoff_ms(const ActiveRank& rank) const;
+  TimeMs backoff_ms(uint32_t tries, EndReason last) const;
   void finish_restore(TimeMs at);
 
   // ---- invariants.cc ----
   std::string check_invariants() const;
   std::string check_job(const Job& job) const;
   std::string check_worker(const Worker& worker) const;
+  std::string check_checkpoints(const Job& job, uint32_t number, const ActiveRank& rank) const;
+  std::string check_times() const;
   std::string check_queues() const;
 
   // ---- views.cc ----
   JobView view(const Job& job) const;
-  std::string missing(const Job& job) const;
+  bool is_forgotten(const Worker& worker) const;
+
+  // ---- why.cc ----
+  std::string takes_no_work(const Worker& worker, TimeMs at) const;
+  std::string missing(const Job& job, TimeMs at) const;
+  std::string why_waits(const ActiveRank& rank, const std::string& startable, TimeMs at) const;
   std::vector<WhyLine> why(const Job& job, TimeMs at) const;
+  void why_leased(const Job& job, TimeMs at, std::vector<WhyLine>& lines) const;
 };
 
 inline uint32_t cpus_of(const JobSpec& spec) {
@@ -288,6 +482,23 @@ inline uint32_t cpus_of(const JobSpec& spec) {
 }
 
 JobState job_state(const Job& job);
+
+// How many ranks of a gang the worker could take if it had nothing else.
+uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec);
+EndReason stop_reason(const Job& job);  // for the attempts of a stopped one
+
+// The newest that is not passed over; null: none.
+const KeptCheckpoint* newest_checkpoint(const ActiveRank& rank);
+// What the checkpoints that the attempt saved have saved of it.
+uint64_t saved_ms(const ActiveRank& rank, uint32_t attempt);
+
+// ---- tally.cc: what is counted of a job's attempts ----
+// A success that is not final is counted when it is.
+void count_end(JobTally& tally, const AttemptEnded& record);
+void uncount_lost(JobTally& tally, const LostAttempt& lost);  // it is back, or has succeeded
+uint64_t redone_ms(const AttemptOutcome& outcome);
+
+std::string short_reason(const AttemptOutcome& outcome);  // "exit code 3: what it said"
 
 // At most `max` bytes of what a peer said, never cut within a UTF-8 character.
 std::string bounded(std::string text, size_t max = kMaxTextBytes);

@@ -1,13 +1,192 @@
-// Workers that get no work although they are there: being drained, or set aside.
+// Workers that get no work although they are there: being drained by a person, or set aside because
+// ranks keep failing at once there that succeed elsewhere.
+#include <algorithm>
+#include <utility>
+
+#include "model/text.h"
 #include "runtime/coordinator/core/state.h"
 
 namespace pesc::coordinator {
+namespace {
 
-void Core::State::on(const WorkerDrained& event) {
-  out.actions.push_back(
-      AnswerDrain{event.request, absl::NotFoundError("no worker " + event.worker), {}, "", 0});
+std::string seconds_text(TimeMs ms) {
+  return std::to_string(std::max<TimeMs>(ms + 999, 0) / 1000) + " s";
 }
 
-void Core::State::apply_record(const WorkerDraining&) {}
+}  // namespace
+
+// ---- drain --------------------------------------------------------------------------------------
+
+void Core::State::on(const WorkerDrained& event) {
+  AnswerDrain answer{event.request, absl::OkStatus(), {}, "", 0};
+  answer.status = drain(event, answer);
+  out.actions.push_back(std::move(answer));
+}
+
+// Sent again it changes nothing. Taking a drain back ends a setting aside as well: the person who
+// asks for it knows that the worker is well.
+absl::Status Core::State::drain(const WorkerDrained& event, AnswerDrain& answer) {
+  Worker* worker = nullptr;
+  if (absl::Status status = named_worker(event.worker, worker); !status.ok()) return status;
+  answer.worker = worker->info.id;
+  answer.name = worker->info.name;
+  if (worker->draining != event.drain) emit(WorkerDraining{worker->info.id, event.drain});
+  if (!event.drain) {
+    end_aside(*worker);
+    worker->probation = false;
+    worker->streak = 0;
+    reindex(*worker);
+    return absl::OkStatus();
+  }
+  answer.attempts = static_cast<uint32_t>(worker->leases.size());
+  for (const auto& [key, lease] : worker->leases)
+    send_stop(worker->info.id, key, EndReason::vacated);
+  return absl::OkStatus();
+}
+
+absl::Status Core::State::named_worker(const std::string& name, Worker*& found) {
+  std::vector<Worker*> named;
+  for (auto& [id, worker] : workers) {
+    if (to_string(id) == name) {
+      found = &worker;
+      return absl::OkStatus();
+    }
+    if (worker.info.name == name) named.push_back(&worker);
+  }
+  if (named.empty()) {
+    return absl::NotFoundError("there is no worker " + in_quotes(bounded(name, 256)) +
+                               " here; `pesc workers` lists those there are");
+  }
+  // One that has been replaced by another of the same name is not meant.
+  const auto there = [](const Worker* worker) { return worker->attached; };
+  if (named.size() > 1 && std::count_if(named.begin(), named.end(), there) == 1) {
+    named = {*std::find_if(named.begin(), named.end(), there)};
+  }
+  if (named.size() == 1) {
+    found = named.front();
+    return absl::OkStatus();
+  }
+  std::string ids;
+  for (const Worker* worker : named) {
+    if (ids.size() > kMaxTextBytes) break;
+    ids += (ids.empty() ? "" : ", ") + to_string(worker->info.id);
+  }
+  return absl::InvalidArgumentError(std::to_string(named.size()) + " workers are named " +
+                                    in_quotes(bounded(name, 256)) +
+                                    "; name the one you mean by its id: " + ids);
+}
+
+void Core::State::apply_record(const WorkerDraining& record) {
+  Worker& worker = workers[record.worker];
+  worker.info.id = record.worker;
+  worker.draining = record.draining;
+  reindex(worker);
+}
+
+// ---- setting aside ------------------------------------------------------------------------------
+
+bool Core::State::failed_at_once(const AttemptOutcome& outcome) const {
+  return outcome.duration_ms <= config.at_once_ms &&
+         (uses_up_a_retry(outcome.reason) || outcome.reason == EndReason::inputs_unavailable ||
+          outcome.reason == EndReason::disk_full);
+}
+
+bool Core::State::does_well_elsewhere(const Job& job, WorkerId worker) const {
+  return std::any_of(job.succeeded_on.begin(), job.succeeded_on.end(),
+                     [&](WorkerId id) { return id != WorkerId() && id != worker; });
+}
+
+// An attempt has failed at once there. Returns whether that was the worker's fault, as it seems:
+// then the outcome says so. A rank that has failed at once on another worker too is to blame
+// itself.
+bool Core::State::blame_worker(Job& job, ActiveRank& rank, Worker& worker,
+                               AttemptOutcome& outcome) {
+  const WorkerId id = worker.info.id;
+  if (rank.failed_at_once_on != WorkerId() && rank.failed_at_once_on != id) {
+    exonerate(rank.failed_at_once_on);
+    return false;
+  }
+  rank.failed_at_once_on = id;
+  // What a job that fails everywhere did there says nothing about the worker.
+  const Job* before = find_job(worker.streak_job);
+  if (worker.streak_job != job.id && (before == nullptr || !does_well_elsewhere(*before, id))) {
+    worker.streak = 0;
+  }
+  worker.streak_job = job.id;
+  worker.streak_detail = short_reason(outcome);
+  const bool again = ++worker.streak > 1 || worker.probation;
+  if (!does_well_elsewhere(job, id)) return false;
+  if (worker.streak >= config.set_aside_after || worker.probation) put_aside(worker);
+  if (!again || !uses_up_a_retry(outcome.reason) || rank.faulty_tries >= kMaxFreeTries) {
+    return false;
+  }
+  outcome.detail =
+      bounded("failed at once on " + worker.info.name +
+              ", where others do too that succeed elsewhere: " + short_reason(outcome));
+  outcome.reason = EndReason::worker_faulty;
+  return true;
+}
+
+void Core::State::exonerate(WorkerId id) {
+  Worker* worker = find_worker(id);
+  if (worker == nullptr || worker->streak == 0) return;
+  if (--worker->streak < config.set_aside_after) end_aside(*worker);
+}
+
+void Core::State::proved_well(Worker& worker) {
+  worker.streak = 0;
+  worker.aside_ms = 0;
+  worker.probation = false;
+  end_aside(worker);
+  reindex(worker);
+}
+
+// What waits there ahead of time is taken back; what runs may yet do well.
+void Core::State::put_aside(Worker& worker) {
+  if (worker.set_aside()) return;
+  worker.aside_ms = worker.aside_ms == 0 ? config.set_aside_ms
+                                         : std::min(2 * worker.aside_ms, config.set_aside_max_ms);
+  worker.aside_until = now + TimeMs(worker.aside_ms);
+  worker.probation = false;
+  asides.insert({worker.aside_until, worker.info.id});
+  for (const auto& [number, key] : worker.ahead) {
+    send_stop(worker.info.id, key, EndReason::vacated);
+  }
+  reindex(worker);
+}
+
+void Core::State::end_aside(Worker& worker) {
+  if (!worker.set_aside()) return;
+  asides.erase({worker.aside_until, worker.info.id});
+  worker.aside_until = kNever;
+  reindex(worker);
+}
+
+void Core::State::release_asides() {
+  while (!asides.empty() && asides.begin()->first <= now) {
+    Worker& worker = workers.at(asides.begin()->second);
+    worker.probation = true;
+    end_aside(worker);
+  }
+}
+
+std::string Core::State::trouble(const Worker& worker, TimeMs at) const {
+  if (worker.draining) {
+    const size_t left = worker.leases.size();
+    return "draining: it gets no work until `pesc drain " + worker.info.name + " --undo`" +
+           (left == 0 ? "" : "; " + std::to_string(left) + " of its attempts have not ended yet");
+  }
+  const std::string failures = std::to_string(worker.streak) +
+                               (worker.streak == 1 ? " attempt" : " attempts in a row") +
+                               " failed at once there, last: " + worker.streak_detail;
+  if (worker.set_aside()) {
+    return "set aside for another " + seconds_text(worker.aside_until - at) + ": " + failures;
+  }
+  if (worker.probation) return "on probation, one attempt at a time: " + failures;
+  if (worker.attached && !worker.responsive) {
+    return "has not been heard of for " + seconds_text(at - worker.last_seen);
+  }
+  return "";
+}
 
 }  // namespace pesc::coordinator

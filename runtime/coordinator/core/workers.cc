@@ -54,14 +54,11 @@ void Core::State::on(const WorkerAttached& event) {
   worker.leaving = false;
   worker.last_seen = now;
   sessions[event.session] = worker.info.id;
-  // Its size may be another than before: what it has is counted anew.
-  const std::map<AttemptKey, Lease> leases = std::exchange(worker.leases, {});
-  worker.ahead.clear();
-  worker.used_milli = worker.ahead_milli = worker.memory_used = 0;
-  for (const auto& [key, lease] : leases) add_lease(worker, key, *find_job(key.job)->spec);
+  recount(worker);
   AnswerAttach answer{event.request, absl::OkStatus(), {}};
   worker.reported.clear();
   reconcile(worker, sorted(event.holding), UINT64_MAX, answer.stop);
+  withdraw_gangs_of(worker);
   worker.excused = over(worker);
   out.actions.push_back(std::move(answer));
   renew(worker);
@@ -134,6 +131,7 @@ void Core::State::on(const WorkerReported& event) {
   worker.reported.insert(answer.acknowledged.begin(), answer.acknowledged.end());
   const std::vector<AttemptKey> holding = sorted(event.holding);
   reconcile(worker, holding, event.last_update, answer.stop);
+  for (const ReadyAttempt& ready : event.ready) take_ready(worker, ready, event.last_update);
   std::erase_if(worker.reported, [&](const AttemptKey& key) {
     return !std::binary_search(holding.begin(), holding.end(), key);
   });
@@ -165,14 +163,15 @@ std::optional<StopRequest> Core::State::reconcile_held(Worker& worker, const Att
   Job* job = find_job(key.job);
   if (job == nullptr || key.rank >= job->ranks.size()) return revoked;
   if (worker.leases.count(key) > 0) {
-    if (!job->stopped) return std::nullopt;
-    return StopRequest{key, job->stopped_by_user ? EndReason::cancelled : EndReason::revoked};
+    if (job->stopped) return StopRequest{key, stop_reason(*job)};
+    if (worker.draining) return StopRequest{key, EndReason::vacated};
+    return std::nullopt;
   }
   auto rank = job->active.find(key.rank);
   if (job->stopped || rank == job->active.end()) return revoked;
   for (const LostAttempt& lost : rank->second.lost) {
     if (lost.attempt != key.attempt || lost.worker != worker.info.id) continue;
-    emit(AttemptLeased{key, worker.info.id});
+    emit(AttemptLeased{key, worker.info.id, lost.checkpoint, lost.second});
     worker.excused = worker.excused || over(worker);
     return std::nullopt;
   }

@@ -1,0 +1,195 @@
+// Where the ranks of a gang go, all at once, and how room is kept for the one that has waited
+// longest.
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "runtime/coordinator/core/state.h"
+
+namespace pesc::coordinator {
+namespace {
+
+uint32_t ranks_in(uint64_t cpus_milli, uint64_t memory, const JobSpec& spec) {
+  uint64_t ranks = cpus_milli / cpus_of(spec);
+  if (spec.resources.memory_bytes > 0)
+    ranks = std::min(ranks, memory / spec.resources.memory_bytes);
+  return static_cast<uint32_t>(std::min<uint64_t>(ranks, kMaxRepetitions));
+}
+
+bool may_have(const Worker& worker, const JobSpec& spec) {
+  return worker.takes_leases() && (spec.room.empty() || spec.room == worker.info.room);
+}
+
+// Adds ranks until all have a place.
+struct Filling {
+  uint32_t all = 0, left = 0;
+  bool same_worker = false;
+  std::vector<std::pair<WorkerId, uint32_t>> plan;
+
+  void take(WorkerId id, uint32_t fit) {
+    if (left == 0 || fit == 0 || (same_worker && fit < all)) return;
+    plan.emplace_back(id, std::min(fit, left));
+    left -= plan.back().second;
+  }
+  std::vector<std::pair<WorkerId, uint32_t>> result() {
+    return left == 0 ? std::move(plan) : std::vector<std::pair<WorkerId, uint32_t>>();
+  }
+};
+
+}  // namespace
+
+uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec) {
+  return may_have(worker, spec) ? ranks_in(worker.info.cpus_milli, worker.info.memory_bytes, spec)
+                                : 0;
+}
+
+// Not where ranks wait ahead of time: such a rank, first in its worker's line and too wide for the
+// cpus that are left, would hold up a gang's rank behind it while that gang's other ranks hold the
+// cpus it waits for.
+uint32_t Core::State::gang_ranks_on(const Worker& worker, const Job& job) const {
+  if (!may_have(worker, *job.spec) || !worker.ahead.empty()) return 0;
+  const bool own = reservation.job == &job;
+  const int64_t free = own ? free_for(worker) : unreserved(worker);
+  const uint64_t taken = worker.memory_used + (own ? 0 : worker.reserved_memory);
+  const uint64_t memory = taken < worker.info.memory_bytes ? worker.info.memory_bytes - taken : 0;
+  return free <= 0 ? 0 : ranks_in(uint64_t(free), memory, *job.spec);
+}
+
+// On few workers rather than many: those with the most room first. Empty: it does not fit now.
+Core::State::GangPlan Core::State::plan_gang(const Job& job, WorkerId avoid) const {
+  const uint32_t ranks = job.ranks.counts().waiting;
+  Filling filling{ranks, ranks, job.spec->same_worker, {}};
+  const bool own = reservation.job == &job;
+  if (own) {
+    for (WorkerId id : reservation.workers) {
+      if (id != avoid) filling.take(id, gang_ranks_on(workers.at(id), job));
+    }
+  }
+  const auto room = rooms.find(job.spec->room);
+  if (room == rooms.end()) return {};
+  for (const auto& [negated_free, id] : room->second.by_free) {
+    if (filling.left == 0 || -negated_free < int64_t(cpus_of(*job.spec))) break;
+    if (id == avoid || (own && reservation.workers.contains(id))) continue;
+    filling.take(id, gang_ranks_on(workers.at(id), job));
+  }
+  return filling.result();
+}
+
+bool Core::State::place_gang(Job& job) {
+  GangPlan plan = plan_gang(job, job.gang->avoid);
+  if (plan.empty()) plan = plan_gang(job, {});
+  if (plan.empty()) {
+    if (reservation.job == nullptr) reserve(job);
+    return false;
+  }
+  const std::string owner = job.owner;
+  const uint32_t generation = job.gang->generation + 1;
+  uint32_t rank = 0;
+  for (const auto& [id, count] : plan) {
+    for (uint32_t local = 0; local < count; ++local, ++rank) {
+      while (job.ranks.is_final(rank)) ++rank;
+      LeaseGrant& grant = lease(job, rank, generation, workers.at(id));
+      grant.hold = true;
+      grant.local_rank = local;
+      grant.local_world_size = count;
+    }
+  }
+  serve(owner);
+  return true;
+}
+
+// ---- the reservation ----------------------------------------------------------------------------
+
+// The gang that has it comes before all others, whenever something has become free.
+bool Core::State::place_reserved(uint32_t& budget) {
+  if (reservation.job == nullptr || !reservation.due) return false;
+  reservation.due = false;
+  const uint32_t ranks = reservation.job->ranks.size();
+  if (!place_gang(*reservation.job)) return false;
+  budget -= std::min(budget, ranks);
+  return true;
+}
+
+// Where it would be if nothing else were there: on workers that are free already, if possible.
+Core::State::GangPlan Core::State::plan_on_empty_workers(const Job& job) const {
+  std::vector<std::tuple<int64_t, int64_t, WorkerId>> candidates;
+  for (const auto& [id, worker] : workers) {
+    if (gang_ranks_on_empty(worker, *job.spec) == 0) continue;
+    candidates.emplace_back(-free_for(worker), -int64_t(worker.info.cpus_milli), id);
+  }
+  std::sort(candidates.begin(), candidates.end());
+  const uint32_t ranks = job.ranks.counts().waiting;
+  Filling filling{ranks, ranks, job.spec->same_worker, {}};
+  for (const auto& [free, cpus, id] : candidates) {
+    filling.take(id, gang_ranks_on_empty(workers.at(id), *job.spec));
+  }
+  return filling.result();
+}
+
+// A gang that all workers together have no room for reserves nothing: it would block the others,
+// and never run.
+bool Core::State::reserve(Job& job) {
+  const GangPlan plan = plan_on_empty_workers(job);
+  if (plan.empty()) {
+    job.queue->impossible = true;
+    return false;
+  }
+  reservation.job = &job;
+  reservation.due = true;
+  for (const auto& [id, count] : plan) {
+    Worker& worker = workers.at(id);
+    worker.reserved_milli = uint64_t(count) * cpus_of(*job.spec);
+    worker.reserved_memory = count * job.spec->resources.memory_bytes;
+    reservation.workers.insert(id);
+    reindex(worker);
+  }
+  return true;
+}
+
+void Core::State::release_reservation() {
+  const std::set<WorkerId> released = std::exchange(reservation, {}).workers;
+  for (WorkerId id : released) {
+    Worker& worker = workers.at(id);
+    worker.reserved_milli = worker.reserved_memory = 0;
+    reindex(worker);
+  }
+  // One of them is the next to have it.
+  for (auto& [demand, queue] : queues) {
+    if (demand.gang > 0 && !queue.impossible) queue.blocked = false;
+  }
+}
+
+// When one of its workers is gone, it moves, and its gang keeps its turn.
+void Core::State::renew_reservation() {
+  const auto holds = [&](WorkerId id) {
+    const Worker& worker = workers.at(id);
+    return may_have(worker, *reservation.job->spec) &&
+           worker.reserved_milli <= worker.info.cpus_milli &&
+           worker.reserved_memory <= worker.info.memory_bytes;
+  };
+  if (std::all_of(reservation.workers.begin(), reservation.workers.end(), holds)) return;
+  Job& job = *reservation.job;
+  release_reservation();
+  reserve(job);
+}
+
+std::string Core::State::check_reservation() const {
+  for (const auto& [id, worker] : workers) {
+    const bool reserved = worker.reserved_milli > 0;
+    if (reserved != reservation.workers.contains(id)) return "a reservation is lost";
+    if (worker.reserved_milli > worker.info.cpus_milli ||
+        worker.reserved_memory > worker.info.memory_bytes) {
+      return "more is reserved on worker " + to_string(id) + " than it has";
+    }
+  }
+  if (reservation.job == nullptr) return reservation.workers.empty() ? "" : "nobody's reservation";
+  if (!reservation.job->gang || reservation.job->queue == nullptr) {
+    return "a reservation is held for a job that does not wait";
+  }
+  if (!reservation.due && !plan_gang(*reservation.job, {}).empty()) {
+    return "the gang with the reservation would fit, and waits";
+  }
+  return "";
+}
+
+}  // namespace pesc::coordinator
