@@ -163,7 +163,7 @@ INSTANTIATE_TEST_SUITE_P(
                 [](JobSpec& s) { s.checkpoint_every_ms = 999; }},
         Refusal{"checkpoint_every:", [](JobSpec& s) { s.checkpoint_every_ms = UINT64_MAX; }},
         Refusal{"same_worker: it is for parallel jobs", [](JobSpec& s) { s.same_worker = true; }},
-        Refusal{"a parallel job has at most 10000",
+        Refusal{"repetitions: a parallel job has at most 10000",
                 [](JobSpec& s) {
                   s.parallel = true;
                   s.repetitions = 10'001;
