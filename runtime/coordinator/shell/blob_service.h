@@ -32,6 +32,8 @@ class BlobHold {
   BlobHold& operator=(const BlobHold&) = delete;
 
   void add(const Digest& digest) { prefixes_.insert(digest_prefix(digest)); }
+  // A record names it now, or never will.
+  void remove(const Digest& digest) { prefixes_.erase(digest_prefix(digest)); }
   const std::unordered_set<uint64_t>& prefixes() const { return prefixes_; }
 
  private:

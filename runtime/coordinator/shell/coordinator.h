@@ -21,7 +21,10 @@ struct Options {
   bool durable = true;  // false: no fsync (an embedded job in a temporary directory)
   uint64_t retention_ms = 30ull * 24 * 3600 * 1000;  // finished jobs older than this are removed…
   uint64_t retention_bytes = 0;  // …and the oldest beyond this much output; 0: no bound
-  bool drop_damaged = false;     // remove jobs whose journalled rows are damaged, at the start
+  bool drop_damaged = false;     // remove what is damaged of the journal, at the start
+  // Blobs of dropped checkpoints, and leftovers, are collected at this pace at most, and so that it
+  // takes no more than a fiftieth of the time.
+  uint64_t collect_pause_ms = 60'000;
 };
 
 class Coordinator {

@@ -1,5 +1,5 @@
-// The coordinator's durable memory: every record of the core, in one SQLite database. Rows of jobs
-// and attempts carry a CRC32, because SQLite's own checks do not see a flipped payload byte.
+// The coordinator's durable memory: every record of the core, in one SQLite database. Rows carry
+// a CRC32, because SQLite's own checks do not see a flipped payload byte.
 // docs/on-disk.md describes the tables.
 //
 // A Journal is used by one thread at a time (the journal thread); readers have their own
@@ -22,14 +22,16 @@
 
 namespace pesc::coordinator {
 
-inline constexpr int kJournalSchema = 1;
+inline constexpr int kJournalSchema = 2;
 
 struct JournalOptions {
   std::filesystem::path path;
   bool durable = true;        // false: no fsync
   uint64_t max_pages = 0;     // a bound on its size in pages; 0: none (tests: a full disk)
-  bool drop_damaged = false;  // open: remove the jobs that have damaged rows
+  bool drop_damaged = false;  // open: remove what is damaged
   std::string vfs;            // SQLite's file system; empty: the real one
+  // One connection only, no shared memory: for a VFS that has none. No reader can be opened.
+  bool exclusive = false;
 };
 
 class Journal {
@@ -54,12 +56,16 @@ class Journal {
   virtual absl::StatusOr<std::vector<JobId>> erased() = 0;
   // True: all rows of that job are gone now.
   virtual absl::StatusOr<bool> purge(JobId job, uint32_t max_rows) = 0;
+  // The blobs of dropped checkpoints up to this number (JournalReader::dropped) are collected.
+  virtual absl::Status forget_dropped(uint64_t through) = 0;
 };
 
 // One attempt as journalled.
 struct AttemptRow {
   AttemptKey key;
   WorkerId worker;
+  uint32_t checkpoint = 0;  // it began from; 0: from none
+  bool second = false;
   bool ended = false;
   bool final = false;
   RankState state = RankState::running;
@@ -90,6 +96,12 @@ class JournalReader {
   // Inputs of the job's specification.
   virtual absl::Status inputs(JobId job, const std::function<void(const BlobRef&)>& input) = 0;
   virtual absl::StatusOr<std::vector<JobId>> jobs() = 0;
+  // What the checkpoints name that are kept, of all jobs.
+  virtual absl::Status checkpoints(const std::function<void(const Digest&)>& blob) = 0;
+  // What those name that were dropped and are not forgotten yet: the oldest, `max` of them. Returns
+  // the number through which it went.
+  virtual absl::StatusOr<uint64_t> dropped(uint32_t max,
+                                           const std::function<void(const Digest&)>& blob) = 0;
 };
 
 }  // namespace pesc::coordinator

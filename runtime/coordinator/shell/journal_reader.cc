@@ -27,6 +27,8 @@ class SqliteReader final : public JournalReader {
         {&spec_,
          "SELECT spec FROM jobs WHERE id=?1 UNION ALL SELECT spec FROM erased WHERE job=?1"},
         {&jobs_, "SELECT id FROM jobs ORDER BY seq"},
+        {&checkpoints_, "SELECT manifest,chunks FROM checkpoints"},
+        {&dropped_, "SELECT id,manifest,chunks FROM dropped_blobs ORDER BY id LIMIT ?1"},
     };
     for (const auto& [statement, sql] : all) {
       absl::StatusOr<Statement> prepared = Statement::prepare(db_.get(), sql);
@@ -71,12 +73,8 @@ class SqliteReader final : public JournalReader {
   absl::Status outputs(JobId job, const std::function<void(const BlobRef&)>& output) override {
     outputs_.bind_u64(1, job.value);
     return each(outputs_, [&](const Statement& s) {
-      BlobRef blob;
-      const std::string_view digest = s.bytes(0);
-      if (digest.size() != blob.digest.bytes.size()) return;
-      std::copy(digest.begin(), digest.end(), blob.digest.bytes.begin());
-      blob.size_bytes = s.u64(1);
-      output(blob);
+      const BlobRef blob = blob_ref(s.bytes(0), s.u64(1));
+      if (!blob.empty()) output(blob);
     });
   }
 
@@ -101,7 +99,31 @@ class SqliteReader final : public JournalReader {
     return ids;
   }
 
+  absl::Status checkpoints(const std::function<void(const Digest&)>& blob) override {
+    return each(checkpoints_, [&](const Statement& s) { each_digest(s, 0, blob); });
+  }
+
+  absl::StatusOr<uint64_t> dropped(uint32_t max,
+                                   const std::function<void(const Digest&)>& blob) override {
+    uint64_t through = 0;
+    dropped_.bind(1, max);
+    absl::Status status = each(dropped_, [&](const Statement& s) {
+      through = s.u64(0);
+      each_digest(s, 1, blob);
+    });
+    if (!status.ok()) return status;
+    return through;
+  }
+
  private:
+  // Of a manifest in one column and its chunks in the next.
+  static void each_digest(const Statement& s, int column,
+                          const std::function<void(const Digest&)>& blob) {
+    const BlobRef manifest = blob_ref(s.bytes(column), 0);
+    if (!manifest.empty()) blob(manifest.digest);
+    for (const BlobRef& chunk : split_blobs(s.bytes(column + 1))) blob(chunk.digest);
+  }
+
   static absl::Status each(Statement& statement, const std::function<void(const Statement&)>& row) {
     ResetOnExit reset(statement);
     while (true) {
@@ -142,7 +164,7 @@ class SqliteReader final : public JournalReader {
   }
 
   Database db_;
-  Statement page_, failures_, outputs_, spec_, jobs_;
+  Statement page_, failures_, outputs_, spec_, jobs_, checkpoints_, dropped_;
 };
 
 }  // namespace

@@ -83,12 +83,9 @@ AttemptOutcome read_outcome(const Statement& row, int at) {
   outcome.duration_ms = row.u64(at + 6);
   outcome.cpu_ms = row.u64(at + 7);
   outcome.max_rss_bytes = row.u64(at + 8);
-  const std::string_view digest = row.bytes(at + 9);
-  if (digest.size() == outcome.output.digest.bytes.size()) {
-    std::memcpy(outcome.output.digest.bytes.data(), digest.data(), digest.size());
-  }
-  outcome.output.size_bytes = row.u64(at + 10);
+  outcome.output = blob_ref(row.bytes(at + 9), row.u64(at + 10));
   outcome.uncollected = split_names(row.bytes(at + 11));
+  outcome.saved_ms = row.u64(at + 14);
   return outcome;
 }
 
@@ -113,6 +110,11 @@ uint32_t attempt_crc(const StoredAttempt& a) {
   const AttemptRow& row = a.row;
   bytes.number(row.key.job.value).number(row.key.rank).number(row.key.attempt);
   bytes.number(row.worker.value).number(a.leased_seq).number(a.ended_seq);
+  // Only when they say something: rows of version 1 keep their checksums.
+  const uint64_t saved_ms = a.ended_seq == 0 ? 0 : row.outcome.saved_ms;
+  if (row.checkpoint != 0 || row.second || saved_ms != 0) {
+    bytes.number(row.checkpoint).number(row.second).number(saved_ms);
+  }
   if (a.ended_seq == 0) return bytes.crc();
   const AttemptOutcome& o = row.outcome;
   bytes.number(row.final).number(uint64_t(row.state)).number(uint64_t(o.reason));
@@ -129,13 +131,15 @@ StoredAttempt read_attempt(const Statement& row, int at, bool* intact) {
   a.row.worker = WorkerId{row.u64(at + 3)};
   a.leased_seq = row.u64(at + 4);
   a.ended_seq = row.u64(at + 5);
+  a.row.checkpoint = uint32_t(row.integer(at + 20));
+  a.row.second = row.integer(at + 21) != 0;
   a.row.ended = a.ended_seq != 0;
   if (a.row.ended) {
     a.row.final = row.integer(at + 6) != 0;
     a.row.state = static_cast<RankState>(row.integer(at + 7));
     a.row.outcome = read_outcome(row, at + 8);
   }
-  if (intact != nullptr) *intact = attempt_crc(a) == static_cast<uint32_t>(row.integer(at + 20));
+  if (intact != nullptr) *intact = attempt_crc(a) == static_cast<uint32_t>(row.integer(at + 23));
   return a;
 }
 
@@ -146,9 +150,55 @@ uint32_t job_crc(JobId id, uint64_t seq, std::string_view owner, std::string_vie
   return bytes.crc();
 }
 
-uint32_t worker_crc(WorkerId id, std::string_view name, std::string_view room) {
+uint32_t worker_crc(const StoredWorker& worker) {
   Bytes bytes;
-  return bytes.number(id.value).text(name).text(room).crc();
+  bytes.number(worker.seen.worker.value).text(worker.seen.name).text(worker.seen.room);
+  if (worker.draining) bytes.number(1);  // rows of version 1 keep their checksums
+  return bytes.crc();
+}
+
+uint32_t checkpoint_crc(const CheckpointKept& kept, std::string_view chunks, uint64_t seq) {
+  Bytes bytes;
+  bytes.number(kept.key.job.value).number(kept.key.rank).number(kept.key.attempt);
+  bytes.number(kept.checkpoint.number).text(output_bytes(kept.checkpoint.manifest));
+  bytes.number(kept.checkpoint.manifest.size_bytes).text(chunks);
+  return bytes.number(kept.saved_ms).number(seq).crc();
+}
+
+uint32_t drop_crc(const CheckpointsDropped& dropped, uint64_t seq) {
+  Bytes bytes;
+  bytes.number(dropped.job.value).number(dropped.rank).number(dropped.through);
+  return bytes.number(seq).crc();
+}
+
+std::string join_blobs(const std::vector<BlobRef>& blobs) {
+  std::string joined;
+  joined.reserve(blobs.size() * kBlobRefBytes);
+  for (const BlobRef& blob : blobs) {
+    joined.append(reinterpret_cast<const char*>(blob.digest.bytes.data()),
+                  blob.digest.bytes.size());
+    joined += Bytes().number(blob.size_bytes).take();
+  }
+  return joined;
+}
+
+std::vector<BlobRef> split_blobs(std::string_view joined) {
+  std::vector<BlobRef> blobs;
+  blobs.reserve(joined.size() / kBlobRefBytes);
+  for (; joined.size() >= kBlobRefBytes; joined.remove_prefix(kBlobRefBytes)) {
+    Reader size(joined.substr(32, 8));
+    blobs.push_back(blob_ref(joined.substr(0, 32), size.number()));
+  }
+  return blobs;
+}
+
+BlobRef blob_ref(std::string_view digest, uint64_t size_bytes) {
+  BlobRef blob;
+  blob.size_bytes = size_bytes;
+  if (digest.size() == blob.digest.bytes.size()) {
+    std::memcpy(blob.digest.bytes.data(), digest.data(), digest.size());
+  }
+  return blob;
 }
 
 uint32_t job_event_crc(JobId job, uint64_t seq, JobEventKind kind, std::string_view payload) {
@@ -175,6 +225,14 @@ std::string encode(const RanksReopened& record) {
     i = end;
   }
   return bytes.take();
+}
+
+std::string encode(const GangStarted& record) {
+  return Bytes()
+      .number(record.generation)
+      .text(record.master_addr)
+      .number(record.master_port)
+      .take();
 }
 
 absl::StatusOr<Record> decode_job_event(JobId job, JobEventKind kind, std::string_view payload) {
@@ -206,6 +264,13 @@ absl::StatusOr<Record> decode_job_event(JobId job, JobEventKind kind, std::strin
         for (uint64_t rank = first; rank <= last; ++rank) reopened.ranks.push_back(uint32_t(rank));
       }
       record = std::move(reopened);
+      break;
+    }
+    case JobEventKind::gang_started: {
+      GangStarted started{job, uint32_t(reader.number()), {}, 0};
+      started.master_addr = reader.text();
+      started.master_port = uint16_t(reader.number());
+      record = std::move(started);
       break;
     }
     default:

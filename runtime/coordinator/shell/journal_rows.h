@@ -14,9 +14,10 @@
 namespace pesc::coordinator {
 
 // The columns of `attempts` in the order that read_attempt expects.
-#define PESC_ATTEMPT_COLUMNS                                                          \
-  "job,rank,attempt,worker,leased_seq,ended_seq,final,state,reason,exit_code,signal," \
-  "refused,detail,started,duration,cpu,rss,output,output_size,uncollected,crc"
+#define PESC_ATTEMPT_COLUMNS                                                                  \
+  "job,rank,attempt,worker,leased_seq,ended_seq,final,state,reason,exit_code,signal,"         \
+  "refused,detail,started,duration,cpu,rss,output,output_size,uncollected,checkpoint,second," \
+  "saved,crc"
 
 struct StoredAttempt {
   AttemptRow row;
@@ -31,15 +32,35 @@ std::string_view output_bytes(const BlobRef& output);
 
 uint32_t job_crc(JobId id, uint64_t seq, std::string_view owner, std::string_view spec,
                  int64_t submitted);
-uint32_t worker_crc(WorkerId id, std::string_view name, std::string_view room);
+struct StoredWorker {
+  WorkerSeen seen;
+  bool draining = false;
+};
+uint32_t worker_crc(const StoredWorker& worker);
+
+uint32_t checkpoint_crc(const CheckpointKept& kept, std::string_view chunks, uint64_t seq);
+uint32_t drop_crc(const CheckpointsDropped& dropped, uint64_t seq);
+
+// Blobs one behind the other: 32 bytes of digest, 8 of size.
+inline constexpr size_t kBlobRefBytes = 40;
+std::string join_blobs(const std::vector<BlobRef>& blobs);
+std::vector<BlobRef> split_blobs(std::string_view joined);  // what does not fill one is left out
+BlobRef blob_ref(std::string_view digest, uint64_t size_bytes);  // none, when it is no digest
 
 // Records of a job that are neither JobAdded nor attempts.
-enum class JobEventKind : int { ranks_cancelled = 1, stopped = 2, finished = 3, reopened = 4 };
+enum class JobEventKind : int {
+  ranks_cancelled = 1,
+  stopped = 2,
+  finished = 3,
+  reopened = 4,
+  gang_started = 5,
+};
 uint32_t job_event_crc(JobId job, uint64_t seq, JobEventKind kind, std::string_view payload);
 std::string encode(const RanksCancelled& record);
 std::string encode(const JobStopped& record);
 std::string encode(const JobFinished& record);
 std::string encode(const RanksReopened& record);
+std::string encode(const GangStarted& record);
 absl::StatusOr<Record> decode_job_event(JobId job, JobEventKind kind, std::string_view payload);
 
 }  // namespace pesc::coordinator

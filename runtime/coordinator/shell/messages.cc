@@ -41,6 +41,31 @@ void encode_status(protocol::JobStatus::Builder out, const JobView& job) {
   out.setRevision(job.revision);
   out.setCommitted(job.committed);
   out.setDetail(protocol::as_data(job.detail));
+  encode_tally(out.initTally(), job.tally);
+}
+
+void encode_tally(protocol::Tally::Builder out, const JobTally& tally) {
+  std::vector<EndReason> told;
+  for (size_t i = 0; i < tally.ended.size(); ++i) {
+    if (tally.ended[i] > 0) told.push_back(static_cast<EndReason>(i));
+  }
+  auto ended = out.initEnded(told.size());
+  for (unsigned i = 0; i < told.size(); ++i) {
+    ended[i].setReason(static_cast<uint8_t>(told[i]));
+    ended[i].setAttempts(tally.ended[static_cast<size_t>(told[i])]);
+  }
+  out.setUsefulMs(tally.useful_ms);
+  out.setRedoneMs(tally.redone_ms);
+  out.setCheckpoints(tally.checkpoints);
+  out.setSecondAttempts(tally.second_attempts);
+  out.setSecondWon(tally.second_won);
+  out.setGangStarts(tally.gang_starts);
+}
+
+std::string_view worker_state(const WorkerView& worker) {
+  if (!worker.attached) return "away";
+  if (worker.draining) return "draining";
+  return worker.trouble.empty() ? "attached" : "set aside";
 }
 
 const AttemptRow* speaker(const RankRow& row, RankState state) {
@@ -123,6 +148,18 @@ std::string failure_line(const AttemptOutcome& outcome) {
       break;
     case EndReason::worker_lost:
       line = "its worker was lost";
+      break;
+    case EndReason::vacated:
+      line = "its worker gave it back";
+      break;
+    case EndReason::port_taken:
+      line = "its master_port was taken by another program";
+      break;
+    case EndReason::worker_faulty:
+      line = "failed at once on a worker where ranks fail that succeed elsewhere";
+      break;
+    case EndReason::bad_checkpoint:
+      line = "it did not start from its checkpoint";
       break;
     default:
       line = std::string(to_string(outcome.reason));

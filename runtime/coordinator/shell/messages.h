@@ -14,6 +14,9 @@
 namespace pesc::coordinator {
 
 void encode_status(protocol::JobStatus::Builder out, const JobView& job);
+void encode_tally(protocol::Tally::Builder out, const JobTally& tally);
+// "attached", "draining", "set aside" or "away".
+std::string_view worker_state(const WorkerView& worker);
 
 // `state` and `attempts` are the core's word; the row is what the journal knows of the attempts.
 void encode_rank(protocol::RankInfo::Builder out, const RankRow& row, RankState state,

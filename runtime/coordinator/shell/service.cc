@@ -73,12 +73,15 @@ absl::Status Service::start() {
   purging_.insert(erased->begin(), erased->end());
   to_collect_ = std::move(*erased);
   collect_all_ = store_->stats().blobs > 0;
+  dropped_ = true;
+  next_full_collection_ = now() + kFullCollectionPauseMs;
 
   (*core)->finish_restore(now());
   turn_ = std::make_unique<Turn>(*this, std::move(*core));
   journal_thread_ = std::make_unique<JournalThread>(loop_, *journal_, *store_);
   every(options_.core.heartbeat_ms, [this] { close_silent_workers(); });
   every(60'000, [this] { apply_retention(); });
+  every(std::clamp<uint64_t>(options_.collect_pause_ms, 1, 10'000), [this] { collect_when_due(); });
   apply_retention();
   collect_garbage();
   return absl::OkStatus();
@@ -319,6 +322,10 @@ void Service::perform(Action action) {
     answer(std::move(*a));
   } else if (auto* a = std::get_if<AnswerReport>(&action)) {
     answer(std::move(*a));
+  } else if (auto* a = std::get_if<AnswerCheckpoint>(&action)) {
+    answer(std::move(*a));
+  } else if (auto* a = std::get_if<AnswerDrain>(&action)) {
+    answer(std::move(*a));
   } else if (auto* a = std::get_if<SendUpdate>(&action)) {
     if (WorkerLink* link = worker(a->session)) link->update(std::move(*a));
   } else if (auto* a = std::get_if<CloseSession>(&action)) {
@@ -330,12 +337,16 @@ void Service::perform(Action action) {
 
 void Service::refuse(uint64_t request, const absl::Status& status) {
   (void)(reject<Answer>(request, status) || reject<AnswerAttach>(request, status) ||
-         reject<AnswerReport>(request, status));
+         reject<AnswerReport>(request, status) || reject<AnswerCheckpoint>(request, status) ||
+         reject<AnswerDrain>(request, status));
 }
 
 void Service::state_lost(const absl::Status& reason) {
   for (const auto& [session, link] : std::map(workers_)) link->close(std::string(reason.message()));
   retiring_.clear();
+  // What the lost batch would have named, and what it had come with.
+  collect_all_ = true;
+  next_collection_ = 0;
 }
 
 void Service::released(const Batch& batch) {
@@ -364,7 +375,9 @@ void Service::on_records(const Batch& batch) {
       purging_.insert(gone->job);
       to_collect_.push_back(gone->job);
       changed_.insert(gone->job);
-      erased = true;
+      erased = dropped_ = true;
+    } else if (std::holds_alternative<CheckpointsDropped>(record)) {
+      dropped_ = true;
     }
   }
   if (erased) collect_garbage();

@@ -42,6 +42,9 @@ class WorkerLink {
   virtual const std::string& peer_address() const = 0;
 };
 
+// Between two collections of everything that nothing names, for leftovers' sake.
+inline constexpr TimeMs kFullCollectionPauseMs = 6 * 3'600'000;
+
 class Service final : public TurnHost,
                       public BlobAccess,
                       public std::enable_shared_from_this<Service> {
@@ -60,11 +63,13 @@ class Service final : public TurnHost,
   bool erasing() const { return erasing_; }
   void touched(const Digest& digest) override;
   std::shared_ptr<BlobHold> new_hold();
+  // Blobs of a checkpoint that no record will name.
+  void unwanted(const CheckpointOffered& offered);
 
   const Options& options() const { return options_; }
   const Core& core() const { return turn_->core(); }
   void post(Event event) { turn_->post(std::move(event)); }
-  // Posts an event that is answered: with Answer, AnswerAttach or AnswerReport.
+  // Posts an event that is answered: with Answer, AnswerAttach, AnswerReport…
   template <typename A, typename E>
   kj::Promise<A> ask(E event) {
     auto paf = kj::newPromiseAndFulfiller<A>();
@@ -134,9 +139,12 @@ class Service final : public TurnHost,
   void apply_retention();
   void remove_job(JobId job);
   void collect_garbage();
-  void begin_collection(bool all, std::vector<JobId> removed);
+  void collect_when_due();
+  void begin_collection(bool all);
   void erase_collected(std::shared_ptr<Collection> collection);
-  void purge_rows(std::vector<JobId> jobs);
+  void collection_failed(const Collection& collection);
+  void collected(const Collection& collection, const absl::Status& status);
+  void purge_rows();
 
   rpc::Loop& loop_;
   Options options_;
@@ -156,6 +164,8 @@ class Service final : public TurnHost,
   Pending<Answer> answers_;
   Pending<AnswerAttach> attaches_;
   Pending<AnswerReport> reports_;
+  Pending<AnswerCheckpoint> checkpoints_;
+  Pending<AnswerDrain> drains_;
   std::map<uint64_t, WorkerLink*> workers_;
   std::map<JobId, Follow> follows_;
   std::set<JobId> changed_;
@@ -170,7 +180,12 @@ class Service final : public TurnHost,
   std::set<JobId> retiring_;                // their removal is under way
   std::set<JobId> purging_;                 // erased, rows or blobs still there
   std::vector<JobId> to_collect_;           // erased since the last collection began
-  bool collect_all_ = false, collecting_ = false, erasing_ = false;
+  std::vector<JobId> to_purge_;             // their blobs are collected, their rows are not
+  std::vector<Digest> loose_;               // uploaded, and not wanted
+  bool dropped_ = false;                    // checkpoints were dropped since it began
+  bool collect_all_ = false, collecting_ = false, erasing_ = false, purging_rows_ = false;
+  bool leftovers_ = false;  // blobs that a session had uploaded are held no more
+  TimeMs collection_began_ = 0, next_collection_ = 0, next_full_collection_ = 0;
   std::unordered_set<uint64_t> touched_;                             // since the collection began
   std::map<uint64_t, std::unordered_set<uint64_t>> released_holds_;  // by the time they end
   std::vector<std::weak_ptr<BlobHold>> holds_;
@@ -193,6 +208,15 @@ inline Service::Pending<AnswerAttach>& Service::pending<AnswerAttach>() {
 template <>
 inline Service::Pending<AnswerReport>& Service::pending<AnswerReport>() {
   return reports_;
+}
+
+template <>
+inline Service::Pending<AnswerCheckpoint>& Service::pending<AnswerCheckpoint>() {
+  return checkpoints_;
+}
+template <>
+inline Service::Pending<AnswerDrain>& Service::pending<AnswerDrain>() {
+  return drains_;
 }
 
 protocol::UserSession::Client make_user_session(std::shared_ptr<Service> service,

@@ -68,6 +68,7 @@ class Database {
   sqlite3* get() const { return db_.get(); }
   absl::Status execute(const char* sql);
   absl::StatusOr<int64_t> query_integer(const char* sql);
+  absl::StatusOr<std::string> query_text(const char* sql);  // the first column of all rows, by line
 
  private:
   struct Close {

@@ -36,6 +36,7 @@ uint64_t request_of(const Event& event) {
 bool names_blob(const Record& record) {
   if (const auto* added = std::get_if<JobAdded>(&record)) return !added->spec->files.empty();
   if (const auto* ended = std::get_if<AttemptEnded>(&record)) return !ended->outcome.output.empty();
+  if (std::holds_alternative<CheckpointKept>(record)) return true;
   return false;
 }
 

@@ -60,6 +60,7 @@ class UserSessionServer final : public protocol::UserSession::Server {
   kj::Promise<void> readLog(ReadLogContext context) override;
   kj::Promise<void> workers(WorkersContext context) override;
   kj::Promise<void> makeToken(MakeTokenContext context) override;
+  kj::Promise<void> drain(DrainContext context) override;
 
  private:
   struct Following {
@@ -386,7 +387,8 @@ kj::Promise<void> UserSessionServer::workers(WorkersContext context) {
     out[i].setName(protocol::as_data(view.info.name));
     out[i].setRoom(protocol::as_data(view.info.room));
     out[i].setAddress(link != nullptr ? link->peer_address() : view.info.advertise);
-    out[i].setState(view.attached ? "attached" : "away");
+    out[i].setState(std::string(worker_state(view)));
+    out[i].setTrouble(view.trouble);
     out[i].setCpusMilli(view.info.cpus_milli);
     out[i].setCpusUsedMilli(view.cpus_used_milli);
     out[i].setMemoryBytes(view.info.memory_bytes);
@@ -420,6 +422,27 @@ kj::Promise<void> UserSessionServer::makeToken(MakeTokenContext context) {
                   loggable(name), loggable(principal_.name));
   context.getResults().setJoinFile(*join);
   return kj::READY_NOW;
+}
+
+kj::Promise<void> UserSessionServer::drain(DrainContext context) {
+  rpc::throw_if_error(service_->open_status());
+  if (!admin()) {
+    rpc::throw_if_error(absl::PermissionDeniedError(
+        "only an administrator of this coordinator drains workers: ask whoever runs it"));
+  }
+  WorkerDrained event;
+  event.worker = context.getParams().getWorker().cStr();
+  event.drain = context.getParams().getDrain();
+  context.releaseParams();
+  rpc::log().info("event=worker_drain worker=\"{}\" drain={} by=\"{}\"", loggable(event.worker),
+                  event.drain, loggable(principal_.name));
+  return service_->ask<AnswerDrain>(std::move(event)).then([context](AnswerDrain answer) mutable {
+    rpc::throw_if_error(answer.status);
+    auto results = context.getResults();
+    results.setId(answer.worker.value);
+    results.setName(protocol::as_data(answer.name));
+    results.setAttempts(answer.attempts);
+  });
 }
 
 }  // namespace

@@ -45,6 +45,7 @@ class WorkerSessionServer final : public protocol::WorkerSession::Server,
 
   kj::Promise<void> attach(AttachContext context) override;
   kj::Promise<void> report(ReportContext context) override;
+  kj::Promise<void> checkpoint(CheckpointContext context) override;
   kj::Promise<void> blobs(BlobsContext context) override {
     context.getResults().setBlobs(make_blobs(service_, hold_));
     return kj::READY_NOW;
@@ -65,6 +66,9 @@ class WorkerSessionServer final : public protocol::WorkerSession::Server,
   void attached();
   void send(const SendUpdate& update);
   kj::Promise<void> take_report(ReportContext context);
+  kj::Promise<void> take_checkpoint(CheckpointContext context);
+  absl::Status check_checkpoint(const CheckpointOffered& offered) const;
+  void let_go(const CheckpointOffered& offered);
   FinishedAttempt take_result(protocol::FinishedAttempt::Reader in);
 
   std::shared_ptr<Service> service_;
@@ -98,6 +102,8 @@ kj::Promise<void> WorkerSessionServer::attach(AttachContext context) {
   WorkerAttached event;
   event.info = value_or_throw(decode_worker_info(params.getInfo()));
   event.holding = value_or_throw(protocol::decode_list(params.getHolding(), kMaxHolding));
+  // Where the other ranks of a gang find its rank 0.
+  if (event.info.advertise.empty()) event.info.advertise = peer_address_;
   if (!params.hasSink()) rpc::throw_if_error(absl::InvalidArgumentError("attach without a sink"));
   sink_ = params.getSink();
   context.releaseParams();
@@ -154,8 +160,20 @@ void WorkerSessionServer::send(const SendUpdate& update) {
       const bool first = known_jobs_.insert(grant.key.job).second;
       leases[i].setHasSpec(first);
       if (first) protocol::encode(leases[i].initSpec(), *grant.spec);
+      if (grant.checkpoint.number != 0) {
+        protocol::encode(leases[i].initCheckpoint(), grant.checkpoint);
+      }
+      leases[i].setHold(grant.hold);
+      leases[i].setLocalRank(grant.local_rank);
+      leases[i].setLocalWorldSize(grant.local_world_size);
     }
     encode_stops(request.initStop(update.stop.size()), update.stop);
+    auto start = request.initStart(update.start.size());
+    for (unsigned i = 0; i < update.start.size(); ++i) {
+      protocol::encode(start[i].initKey(), update.start[i].key);
+      start[i].setMasterAddr(update.start[i].master_addr);
+      start[i].setMasterPort(update.start[i].master_port);
+    }
     tasks_.add(request.send().ignoreResult());
   }
 }
@@ -203,14 +221,88 @@ kj::Promise<void> WorkerSessionServer::take_report(ReportContext context) {
     progress.text = protocol::as_view(in.getText()).substr(0, kMaxProgressText);
     event.progress.push_back(std::move(progress));
   }
+  for (const auto in : params.getReady()) {
+    event.ready.push_back({value_or_throw(protocol::decode(in.getKey())), in.getMasterPort()});
+  }
   context.releaseParams();
-  return service_->ask<AnswerReport>(std::move(event)).then([context](AnswerReport answer) mutable {
-    rpc::throw_if_error(answer.status);
-    auto results = context.getResults();
-    protocol::encode_list(results.initAcknowledged(answer.acknowledged.size()),
-                          answer.acknowledged);
-    encode_stops(results.initStop(answer.stop.size()), answer.stop);
-  });
+  std::vector<Digest> outputs;
+  for (const FinishedAttempt& finished : event.finished) {
+    if (!finished.outcome.output.empty()) outputs.push_back(finished.outcome.output.digest);
+  }
+  return service_->ask<AnswerReport>(std::move(event))
+      .then([this, context, outputs = std::move(outputs)](AnswerReport answer) mutable {
+        rpc::throw_if_error(answer.status);
+        for (const Digest& output : outputs)
+          hold_->remove(output);  // its job's life is its own now
+        auto results = context.getResults();
+        protocol::encode_list(results.initAcknowledged(answer.acknowledged.size()),
+                              answer.acknowledged);
+        encode_stops(results.initStop(answer.stop.size()), answer.stop);
+      });
+}
+
+kj::Promise<void> WorkerSessionServer::checkpoint(CheckpointContext context) {
+  check_open();
+  if (session_ == 0) {
+    rpc::throw_if_error(
+        absl::FailedPreconditionError("a worker attaches before it offers checkpoints"));
+  }
+  last_heard_ = boottime_ms();
+  if (service_->erasing()) {
+    return service_->no_erasing().then([this, context] { return take_checkpoint(context); });
+  }
+  return take_checkpoint(context);
+}
+
+kj::Promise<void> WorkerSessionServer::take_checkpoint(CheckpointContext context) {
+  check_open();
+  const auto params = context.getParams();
+  CheckpointOffered event;
+  event.session = session_;
+  event.key = value_or_throw(protocol::decode(params.getKey()));
+  event.manifest = value_or_throw(protocol::decode(params.getManifest()));
+  event.chunks = std::make_shared<const std::vector<BlobRef>>(
+      value_or_throw(protocol::decode_list(params.getChunks(), kMaxCheckpointChunks)));
+  event.saved_ms = params.getSavedMs();
+  event.unix_ms = unix_ms();
+  context.releaseParams();
+  rpc::throw_if_error(check_checkpoint(event));
+  for (const BlobRef& chunk : *event.chunks) {
+    service_->touched(chunk.digest);
+    hold_->add(chunk.digest);
+  }
+  service_->touched(event.manifest.digest);
+  hold_->add(event.manifest.digest);
+  return service_->ask<AnswerCheckpoint>(event).then(
+      [this, event, context](AnswerCheckpoint answer) mutable {
+        rpc::throw_if_error(answer.status);
+        let_go(event);
+        if (answer.number == 0) service_->unwanted(event);
+        context.getResults().setNumber(answer.number);
+      });
+}
+
+// A record that names it is committed, or never will be: the session has nothing to hold any more.
+void WorkerSessionServer::let_go(const CheckpointOffered& offered) {
+  for (const BlobRef& chunk : *offered.chunks) hold_->remove(chunk.digest);
+  hold_->remove(offered.manifest.digest);
+}
+
+absl::Status WorkerSessionServer::check_checkpoint(const CheckpointOffered& offered) const {
+  if (offered.manifest.empty()) {
+    return absl::InvalidArgumentError("a checkpoint without a manifest");
+  }
+  auto here = [&](const BlobRef& blob) {
+    return service_->store().size_bytes(blob.digest) == blob.size_bytes;
+  };
+  const BlobRef* missing = here(offered.manifest) ? nullptr : &offered.manifest;
+  for (const BlobRef& chunk : *offered.chunks) {
+    if (!here(chunk)) missing = &chunk;
+  }
+  if (missing == nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError("the checkpoint of " + to_string(offered.key) +
+                                       " names the blob " + to_hex(missing->digest) +
+                                       ", which is not here: upload it first");
 }
 
 // The output a result names is in the store when this returns.
