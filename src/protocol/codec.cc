@@ -395,6 +395,12 @@ absl::StatusOr<::pesc::CheckpointFile> decode(CheckpointFile::Reader in) {
     take(status, value.chunks, decode_list(in.getChunks(), kMaxCheckpointChunks));
     if (!status.ok()) return status;
     if (value.target.find('\0') != std::string::npos) return malformed("a target with a NUL");
+    if (value.target.empty() == (value.kind == CheckpointFileKind::symlink)) {
+      return malformed("a symlink without a target, or a target of something else");
+    }
+    if (!value.chunks.empty() && value.kind != CheckpointFileKind::file) {
+      return malformed("something with bytes that is no file");
+    }
     return value;
   });
 }

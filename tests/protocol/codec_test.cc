@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <random>
 
 namespace pesc::protocol {
@@ -34,6 +35,12 @@ using ::testing::HasSubstr;
   spec.output_limit_bytes = 7;
   spec.room = "lab";
   spec.seed = UINT64_MAX;
+  spec.parallel = true;
+  spec.same_worker = true;
+  spec.max_failures = kNoMaxFailures;
+  spec.job_time_limit_ms = UINT64_MAX;
+  spec.checkpoint_every_ms = 60'000;
+  spec.second_attempts = false;
   return spec;
 }
 
@@ -46,11 +53,23 @@ using ::testing::HasSubstr;
   outcome.detail = "unrecognized option \xff";
   outcome.started_unix_ms = -5;
   outcome.duration_ms = 1;
+  outcome.saved_ms = UINT64_MAX;
   outcome.cpu_ms = 2;
   outcome.max_rss_bytes = UINT64_MAX;
   outcome.output = {sha256("out"), 1234};
   outcome.uncollected = {"a", "b\n"};
   return outcome;
+}
+
+::pesc::CheckpointManifest full_manifest() {
+  const ::pesc::BlobRef whole = {sha256("whole"), kCheckpointChunkBytes};
+  ::pesc::CheckpointManifest manifest;
+  manifest.files = {
+      {"a", CheckpointFileKind::directory, 0750, -1, "", {}},
+      {"a/empty", CheckpointFileKind::file, 0600, 0, "", {}},
+      {"a/\xff", CheckpointFileKind::file, 0755, INT64_MAX, "", {whole, whole, {sha256("x"), 1}}},
+      {"latest", CheckpointFileKind::symlink, 0777, 5, "../out/of/here", {}}};
+  return manifest;
 }
 
 // Through real bytes, as a peer would send them.
@@ -77,6 +96,56 @@ TEST(Codec, RoundTripsEveryField) {
   const Stop stop{key, EndReason::cancelled};
   EXPECT_EQ(round_trip<StopRequest>(stop).value(), stop);
   EXPECT_EQ(round_trip<BlobRef>(::pesc::BlobRef()).value(), ::pesc::BlobRef());
+  for (const CheckpointRef& ref : {CheckpointRef{}, CheckpointRef{7, {sha256("m"), 99}}}) {
+    EXPECT_EQ(round_trip<Checkpoint>(ref).value(), ref);
+  }
+  EXPECT_EQ(round_trip<CheckpointManifest>(full_manifest()).value(), full_manifest());
+}
+
+// Names and numbers of the reasons are in journals and in other people's scripts.
+TEST(Codec, EveryReasonHasItsNumber) {
+  const char* names[] = {"succeeded",  "exit_code",    "signal",        "cannot_start",
+                         "time_limit", "output_limit", "out_of_memory", "inputs_unavailable",
+                         "disk_full",  "vacated",      "worker_lost",   "cancelled",
+                         "revoked",    "port_taken",   "worker_faulty", "bad_checkpoint"};
+  ASSERT_EQ(std::size(names), static_cast<size_t>(kLastEndReason) + 1);
+  for (uint8_t i = 0; i < std::size(names); ++i) {
+    EXPECT_EQ(to_string(decode_end_reason(i).value()), names[i]);
+  }
+}
+
+TEST(Codec, ACheckpointHasANumberAndAManifestOrNeither) {
+  EXPECT_FALSE(round_trip<Checkpoint>(CheckpointRef{1, {}}).ok());
+  EXPECT_FALSE(round_trip<Checkpoint>(CheckpointRef{0, {sha256("m"), 1}}).ok());
+}
+
+// Whoever restores a checkpoint writes where the manifest says.
+TEST(Codec, AManifestStaysWithinItsDirectory) {
+  const auto refused = [](const std::function<void(::pesc::CheckpointManifest&)>& spoil) {
+    ::pesc::CheckpointManifest manifest = full_manifest();
+    spoil(manifest);
+    return !round_trip<CheckpointManifest>(manifest).ok();
+  };
+  for (const char* path : {"", "/etc/passwd", "..", "a/../../x", "a/./../b", "z/nothing/above"}) {
+    EXPECT_TRUE(refused([&](auto& m) { m.files[3].path = path; })) << path;
+  }
+  EXPECT_TRUE(refused([](auto& m) { m.files[1].path = std::string("a/\0b", 4); })) << "a NUL";
+  EXPECT_TRUE(refused([](auto& m) { m.files[3].target = std::string("x\0y", 3); })) << "a NUL";
+  EXPECT_TRUE(refused([](auto& m) { std::swap(m.files[0], m.files[1]); })) << "not sorted";
+  EXPECT_TRUE(refused([](auto& m) { m.files[3] = m.files[0]; })) << "twice";
+  EXPECT_TRUE(refused([](auto& m) {
+    m.files[0] = {"a", CheckpointFileKind::symlink, 0777, 0, "/etc", {}};
+  })) << "below a symlink";
+  EXPECT_TRUE(refused([](auto& m) { m.files[0].kind = CheckpointFileKind::file; }))
+      << "below a file";
+  EXPECT_TRUE(refused([](auto& m) { m.files[2].chunks[0].size_bytes -= 1; })) << "a short chunk";
+  EXPECT_TRUE(refused([](auto& m) { m.files[2].chunks[2] = {}; })) << "an empty chunk";
+  EXPECT_TRUE(refused([](auto& m) { m.files[2].chunks[2].size_bytes = kCheckpointChunkBytes + 1; }))
+      << "a long chunk";
+  EXPECT_TRUE(refused([](auto& m) { m.files[0].chunks = m.files[2].chunks; }))
+      << "a directory with bytes";
+  EXPECT_TRUE(refused([](auto& m) { m.files[3].target.clear(); })) << "a symlink to nowhere";
+  EXPECT_FALSE(refused([](auto&) {}));
 }
 
 TEST(Codec, Lists) {
@@ -100,7 +169,7 @@ TEST(Codec, RefusesValuesOutOfRange) {
   capnp::MallocMessageBuilder builder;
   auto outcome = builder.initRoot<Outcome>();
   encode(outcome, full_outcome());
-  outcome.setReason(static_cast<uint8_t>(EndReason::revoked) + 1);
+  outcome.setReason(static_cast<uint8_t>(kLastEndReason) + 1);
   EXPECT_EQ(decode(outcome.asReader()).status().code(), absl::StatusCode::kInvalidArgument);
   outcome.setReason(0);
   outcome.initUncollected(21);
@@ -168,6 +237,16 @@ TEST(Bytes, AreCanonicalAndRoundTrip) {
   EXPECT_EQ(parse_outcome(serialize_outcome({})).value(), ::pesc::AttemptOutcome());
 }
 
+TEST(Bytes, EqualDirectoriesHaveEqualManifests) {
+  const std::string bytes = serialize_manifest(full_manifest());
+  EXPECT_EQ(parse_manifest(bytes).value(), full_manifest());
+  EXPECT_EQ(serialize_manifest(parse_manifest(bytes).value()), bytes);
+  EXPECT_EQ(parse_manifest(serialize_manifest({})).value(), ::pesc::CheckpointManifest());
+  ::pesc::CheckpointManifest other = full_manifest();
+  other.files[1].modified_unix_ms = 1;
+  EXPECT_NE(serialize_manifest(other), bytes);
+}
+
 TEST(Bytes, NeedNoAlignment) {
   const std::string shifted = "x" + serialize_spec(full_spec());
   EXPECT_EQ(parse_spec(std::string_view(shifted).substr(1)).value(), full_spec());
@@ -187,15 +266,17 @@ TEST(Bytes, DamagedOnesNeverThrowOrCrash) {
   std::mt19937_64 random(20'240'501);
   const std::string whole = serialize_spec(full_spec());
   const std::string outcome = serialize_outcome(full_outcome());
-  for (int round = 0; round < 20'000; ++round) {
-    std::string bytes = round % 2 == 0 ? whole : outcome;
+  const std::string manifest = serialize_manifest(full_manifest());
+  for (int round = 0; round < 30'000; ++round) {
+    std::string bytes = round % 3 == 0 ? whole : round % 3 == 1 ? outcome : manifest;
     const size_t flips = 1 + random() % 4;
     for (size_t i = 0; i < flips; ++i) {
       bytes[random() % bytes.size()] ^= static_cast<char>(1u << (random() % 8));
     }
     if (round % 5 == 0) bytes.resize(random() % (bytes.size() / 8) * 8);
-    const absl::Status status =
-        round % 2 == 0 ? parse_spec(bytes).status() : parse_outcome(bytes).status();
+    const absl::Status status = round % 3 == 0   ? parse_spec(bytes).status()
+                                : round % 3 == 1 ? parse_outcome(bytes).status()
+                                                 : parse_manifest(bytes).status();
     if (!status.ok()) {
       ASSERT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     }
@@ -221,7 +302,7 @@ TEST(Bytes, AListOfNothingIsNoBomb) {
 
 TEST(Preamble, OfOurVersionIsAccepted) {
   const Preamble preamble = make_preamble();
-  EXPECT_EQ(std::string(preamble.begin(), preamble.end()), std::string("PESC\0\0\0\1", 8));
+  EXPECT_EQ(std::string(preamble.begin(), preamble.end()), std::string("PESC\0\0\0\2", 8));
   EXPECT_EQ(check_preamble(preamble), absl::OkStatus());
   EXPECT_EQ(parse_preamble(make_preamble(0x01020304)).value(), 0x01020304u);
 }
