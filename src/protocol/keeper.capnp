@@ -13,7 +13,8 @@ struct Key {
 
 struct ToKeeper {
   union {
-    hello :group { version @0 :UInt32; }          # answered by `welcome`
+    hello :group { version @0 :UInt32; detachedLimitMs @14 :UInt64; }   # answered by `welcome`
+    # detachedLimitMs: without a worker for this long, the keeper ends what runs; 0: never
     start @1 :Start;                               # answered by `started` or `exited`
     stop :group { key @2 :Key; reason @3 :UInt8; graceMs @4 :UInt64; }  # SIGTERM, grace, SIGKILL
     freeze :group { key @5 :Key; frozen @6 :Bool; }

@@ -91,6 +91,7 @@ Attempt::Attempt(Surroundings& around, protocol::keeper::Start::Reader start, Fi
       key_{{start.getKey().getJob()}, start.getKey().getRank(), start.getKey().getAttempt()},
       lease_(as_string(start.getLease())),
       working_directory_(as_string(start.getWorkingDirectory())),
+      cgroup_(as_string(start.getCgroup())),
       time_limit_(start.getTimeLimitMs()),
       grace_(start.getGraceMs()),
       output_limit_(start.getOutputLimitBytes()),
@@ -133,6 +134,8 @@ pid_t Attempt::launch() {
   plan.keeper = ::getpid();
   plan.restore_limit = around_.restore_limit;
   plan.open_files = around_.open_files;
+  around_.oom.look(Clock::now());
+  if (!cgroup_.empty()) oom_kills_before_ = cgroup_oom_kills(cgroup_);
   long result = 0;
   if (!open_pipes()) result = -errno;
   slot_ = result == 0 ? around_.slots.take() : nullptr;
@@ -313,6 +316,7 @@ void Attempt::conclude(bool clean) {
     end_.signal = SIGKILL;
     end_.detail = clean ? "its keeper ended while it was being started"
                         : "the process that watched over it was killed, so it was ended";
+    blame_memory(!clean);
   }
   release_slot();
   plan_.reset();
@@ -324,10 +328,26 @@ void Attempt::conclude_wait_status(int status) {
     end_.exit_code = -1;
     end_.signal = WTERMSIG(status);
     end_.detail = "killed by " + signal_name(end_.signal);
-    return;
+    return blame_memory(end_.signal == SIGKILL);
   }
   end_.exit_code = WEXITSTATUS(status);
   end_.reason = end_.exit_code == 0 ? EndReason::succeeded : EndReason::exit_code;
+  // A shell says so of what it ran.
+  constexpr int kShellSaysKilled = 128 + SIGKILL;
+  if (end_.exit_code != 0) blame_memory(end_.exit_code == kShellSaysKilled);
+}
+
+// Of a failure that nobody asked for. `killed`: by a SIGKILL, which only the kernel or a person
+// sends.
+void Attempt::blame_memory(bool killed) {
+  if (stop_reason_) return;
+  if (!cgroup_.empty() && cgroup_oom_kills(cgroup_) > oom_kills_before_) {
+    end_.reason = EndReason::out_of_memory;
+    end_.detail = "the kernel killed it because its memory limit was reached";
+  } else if (killed && around_.oom.killed_lately()) {
+    end_.reason = EndReason::out_of_memory;
+    end_.detail = "killed, probably because the machine ran out of memory";
+  }
 }
 
 void Attempt::refuse(EndReason reason, std::string detail) {

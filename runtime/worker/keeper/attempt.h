@@ -14,6 +14,7 @@
 #include "keeper.capnp.h"
 #include "model/ids.h"
 #include "model/outcome.h"
+#include "runtime/worker/keeper/oom_watch.h"
 #include "runtime/worker/keeper/output_stream.h"
 #include "runtime/worker/keeper/plan.h"
 
@@ -37,6 +38,7 @@ struct Surroundings {
   SlotPool slots;
   bool restore_limit = false;  // the keeper has raised its own limit of open files
   rlimit open_files{};
+  OomWatch oom;
 };
 
 struct AttemptEnd {
@@ -94,13 +96,15 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   void thaw();
   void conclude(bool clean);
   void conclude_wait_status(int status);
+  void blame_memory(bool killed);
   void release_slot();
   std::chrono::milliseconds elapsed() const;
 
   Surroundings& around_;
   Finished finished_;
   AttemptKey key_;
-  std::string lease_, working_directory_, problem_;
+  std::string lease_, working_directory_, problem_, cgroup_;
+  uint64_t oom_kills_before_ = 0;  // of its cgroup
   std::chrono::milliseconds time_limit_, grace_;
   uint64_t output_limit_;
   std::unique_ptr<OwnedPlan> plan_;

@@ -38,12 +38,14 @@ bool may_command(int socket) {
 Keeper::Keeper(asio::io_context& io, KeeperOptions options)
     : io_(io),
       options_(options),
-      around_{io, {}, {}},
+      around_{io, {}, {}, false, {}, OomWatch()},
       acceptor_(io),
       signals_(io, options.signal_fd),
       started_(io, kStartedFd),
       linger_(io),
-      watch_timer_(io) {
+      watch_timer_(io),
+      detached_timer_(io),
+      oom_timer_(io) {
   acceptor_.assign(asio::local::stream_protocol(), options.listen_fd);
   // Three descriptors serve a rank; the usual 1,024 would bound a large machine.
   rlimit limit{};
@@ -79,6 +81,7 @@ void Keeper::adopt(Connection::Socket socket) {
       [this](protocol::keeper::ToKeeper::Reader message) { on_message(message); },
       [this](Connection& lost) { on_connection_lost(lost); });
   linger_.cancel();
+  detached_timer_.cancel();
   connection_->start();
 }
 
@@ -86,14 +89,48 @@ void Keeper::on_connection_lost(Connection& connection) {
   if (connection_.get() != &connection) return;
   connection_.reset();
   if (options_.die_with_parent) end_everything(kGraceAfterParent);
+  count_detached();
   consider_ending();
+}
+
+// Nothing runs unowned for ever: a worker that has gone for good cannot end what it left.
+void Keeper::count_detached() {
+  if (options_.detached_limit.count() == 0 || ending_) return;
+  detached_timer_.expires_after(options_.detached_limit);
+  detached_timer_.async_wait([this](std::error_code error) {
+    if (error || connection_ || ending_) return;
+    for (const auto& [key, attempt] : attempts_) {
+      attempt->stop(EndReason::vacated,
+                    "stopped: no worker has asked for it for longer than its "
+                    "limit (--detached-limit)",
+                    kGraceAtSigterm);
+    }
+    // What came of them is kept as long again.
+    detached_timer_.expires_after(std::max(options_.detached_limit, 2 * kGraceAtSigterm));
+    detached_timer_.async_wait([this](std::error_code again) {
+      if (!again && !connection_) end_everything(milliseconds(0));
+    });
+  });
+}
+
+// Only while something runs: an idle keeper sleeps.
+void Keeper::look_for_oom() {
+  if (looking_for_oom_ || running_ == 0) return;
+  looking_for_oom_ = true;
+  oom_timer_.expires_after(OomWatch::kEvery);
+  oom_timer_.async_wait([this](std::error_code error) {
+    looking_for_oom_ = false;
+    if (error) return;
+    around_.oom.look(Steady::now());
+    look_for_oom();
+  });
 }
 
 void Keeper::on_message(protocol::keeper::ToKeeper::Reader message) {
   using Message = protocol::keeper::ToKeeper;
   switch (message.which()) {
     case Message::HELLO:
-      return on_hello();
+      return on_hello(message.getHello());
     case Message::START:
       return on_start(message.getStart());
     case Message::STOP:
@@ -112,7 +149,8 @@ void Keeper::on_message(protocol::keeper::ToKeeper::Reader message) {
   }
 }
 
-void Keeper::on_hello() {
+void Keeper::on_hello(protocol::keeper::ToKeeper::Hello::Reader hello) {
+  options_.detached_limit = milliseconds(hello.getDetachedLimitMs());
   capnp::MallocMessageBuilder message;
   auto welcome = message.initRoot<protocol::keeper::FromKeeper>().initWelcome();
   welcome.setVersion(kProtocolVersion);
@@ -134,6 +172,7 @@ void Keeper::on_start(protocol::keeper::Start::Reader start) {
       std::make_shared<Attempt>(around_, start, [this](Attempt& ended) { on_finished(ended); });
   attempts_.emplace(attempt->key(), attempt);
   ++running_;
+  look_for_oom();
   if (ending_) return attempt->refuse(EndReason::vacated, "the keeper is being ended");
   pid_t shim = attempt->launch();
   if (shim == 0) return;

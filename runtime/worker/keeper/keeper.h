@@ -26,6 +26,9 @@ struct KeeperOptions {
   int signal_fd = -1;                        // SIGCHLD and SIGTERM, which are blocked
   bool die_with_parent = false;              // end everything when the first connection is lost
   std::chrono::milliseconds linger{60'000};  // without attempts and connection
+  // Without a worker for so long it ends what runs, and after as long again itself. The worker says
+  // it in its hello. 0: never.
+  std::chrono::milliseconds detached_limit{0};
 };
 
 // One connection; the keeper has at most one.
@@ -69,7 +72,7 @@ class Keeper {
   void adopt(Connection::Socket socket);
   void on_connection_lost(Connection& connection);
   void on_message(protocol::keeper::ToKeeper::Reader message);
-  void on_hello();
+  void on_hello(protocol::keeper::ToKeeper::Hello::Reader hello);
   void on_start(protocol::keeper::Start::Reader start);
   void on_stop(protocol::keeper::ToKeeper::Stop::Reader stop);
   void on_forget(protocol::keeper::Key::Reader key);
@@ -85,6 +88,8 @@ class Keeper {
   void send_exited(Attempt& attempt);
   void on_finished(Attempt& attempt);
   void end_everything(std::chrono::milliseconds grace);
+  void count_detached();
+  void look_for_oom();
   void consider_ending();
   Attempt* find(protocol::keeper::Key::Reader key);
 
@@ -93,7 +98,8 @@ class Keeper {
   Surroundings around_;
   asio::local::stream_protocol::acceptor acceptor_;
   asio::posix::stream_descriptor signals_, started_;
-  asio::steady_timer linger_, watch_timer_;
+  asio::steady_timer linger_, watch_timer_, detached_timer_, oom_timer_;
+  bool looking_for_oom_ = false;
   std::shared_ptr<Connection> connection_;
   std::map<AttemptKey, std::shared_ptr<Attempt>> attempts_;
   std::unordered_map<pid_t, std::shared_ptr<Attempt>> shims_;

@@ -9,7 +9,7 @@ using keeper::as_data;
 using keeper::as_string;
 
 EndReason to_reason(uint8_t reason) {
-  bool known = reason <= static_cast<uint8_t>(EndReason::revoked);
+  bool known = reason <= static_cast<uint8_t>(kLastEndReason);
   return known ? static_cast<EndReason>(reason) : EndReason::worker_lost;
 }
 

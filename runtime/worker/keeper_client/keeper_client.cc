@@ -37,7 +37,9 @@ class Link : public std::enable_shared_from_this<Link> {
     socket_ = Socket(io_, asio::local::stream_protocol(), fd);
     inbox_ = {};
     capnp::MallocMessageBuilder hello;
-    hello.initRoot<ToKeeper>().initHello().setVersion(keeper::kProtocolVersion);
+    auto greeting = hello.initRoot<ToKeeper>().initHello();
+    greeting.setVersion(keeper::kProtocolVersion);
+    greeting.setDetachedLimitMs(options_.detached_limit_ms);
     keeper::Outbox first;
     first.add(hello);
     first.swap(in_flight_);

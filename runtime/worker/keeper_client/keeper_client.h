@@ -57,6 +57,8 @@ class KeeperClient {
     std::filesystem::path socket;   // in the state directory; paths over 100 bytes are handled
     std::filesystem::path program;  // empty: found beside the library, or carried inside it
     bool die_with_parent = false;   // embedded: the keeper ends all when this process is gone
+    // Without a worker for this long the keeper ends what runs (vacated). 0: never.
+    uint64_t detached_limit_ms = 0;
   };
   // Connects to a keeper that listens at `socket`, else starts one. Never forks this process
   // (vfork-like); touches none of its signals or children.

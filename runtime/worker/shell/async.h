@@ -13,10 +13,10 @@
 
 namespace pesc::worker {
 
-// Runs `work` on the loop's pool; the promise has its result. `work` must own what it uses: it runs
-// to its end even when the promise is dropped.
-template <typename F, typename T = std::invoke_result_t<F>>
-kj::Promise<T> blocking(rpc::Loop& loop, F work) {
+// Runs `work` where `add(work, done)` runs it, with `done` on the loop's thread; the promise has
+// its result. `work` must own what it uses: it runs to its end even when the promise is dropped.
+template <typename Add, typename F, typename T = std::invoke_result_t<F>>
+kj::Promise<T> promise_of(Add add, F work) {
   struct Call {
     explicit Call(F&& f) : work(std::move(f)) {}
     std::optional<F> work;
@@ -26,8 +26,7 @@ kj::Promise<T> blocking(rpc::Loop& loop, F work) {
   auto paf = kj::newPromiseAndFulfiller<T>();
   auto call = std::make_shared<Call>(std::move(work));
   call->fulfiller = kj::mv(paf.fulfiller);
-  loop.run_blocking(
-      [call] { call->result.emplace((*call->work)()); },
+  add([call] { call->result.emplace((*call->work)()); },
       [call] {
         call->work.reset();
         if (call->result) {
@@ -37,6 +36,14 @@ kj::Promise<T> blocking(rpc::Loop& loop, F work) {
         }
       });
   return kj::mv(paf.promise);
+}
+
+// On the loop's pool.
+template <typename F, typename T = std::invoke_result_t<F>>
+kj::Promise<T> blocking(rpc::Loop& loop, F work) {
+  return promise_of(
+      [&loop](auto task, auto done) { loop.run_blocking(std::move(task), std::move(done)); },
+      std::move(work));
 }
 
 }  // namespace pesc::worker

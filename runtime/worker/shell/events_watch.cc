@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "asio/post.hpp"
+#include "blob/files.h"
 
 namespace pesc::worker {
 namespace {
@@ -21,19 +22,26 @@ constexpr size_t kTextBytes = 1024;
 
 }  // namespace
 
-EventsWatch::EventsWatch(rpc::Loop& loop, Options options, Handler handler)
-    : loop_(loop), options_(options), handler_(std::move(handler)), inotify_(loop.io()) {}
+EventsWatch::EventsWatch(rpc::Loop& loop, Options options, Handler handler,
+                         CheckpointHandler checkpoint)
+    : loop_(loop),
+      options_(options),
+      handler_(std::move(handler)),
+      checkpoint_(std::move(checkpoint)),
+      inotify_(loop.io()) {}
 
 EventsWatch::~EventsWatch() { *alive_ = false; }
 
 absl::StatusOr<std::unique_ptr<EventsWatch>> EventsWatch::open(rpc::Loop& loop, Options options,
-                                                               Handler handler) {
+                                                               Handler handler,
+                                                               CheckpointHandler checkpoint) {
   const int fd = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
   if (fd < 0) {
     return absl::ResourceExhaustedError(
         "cannot watch files: too many inotify instances; raise fs.inotify.max_user_instances");
   }
-  std::unique_ptr<EventsWatch> watch(new EventsWatch(loop, options, std::move(handler)));
+  std::unique_ptr<EventsWatch> watch(
+      new EventsWatch(loop, options, std::move(handler), std::move(checkpoint)));
   watch->inotify_.assign(fd);
   watch->listen();
   return watch;
@@ -65,6 +73,11 @@ void EventsWatch::remove(const AttemptKey& key) {
   }
   dirty_.erase(key);
   files_.erase(it);  // in waiting_ it is found missing when its time comes
+}
+
+void EventsWatch::read_rest(const AttemptKey& key) {
+  auto it = files_.find(key);
+  if (it != files_.end()) read_file(key, it->second);
 }
 
 // The timers' promises are replaced by handlers that Asio calls, never from within themselves.
@@ -172,6 +185,7 @@ void EventsWatch::read_file(const AttemptKey& key, File& file) {
   file.offset += bytes.size();
 
   std::optional<RankEvent> newest;
+  bool checkpoint = false;
   size_t at = 0;
   for (size_t end; (end = bytes.find('\n', at)) != std::string::npos; at = end + 1) {
     std::string_view line = std::string_view(bytes).substr(at, end - at);
@@ -183,7 +197,9 @@ void EventsWatch::read_file(const AttemptKey& key, File& file) {
     }
     if (std::exchange(file.skip_line, false) || line.size() > kLineBytes) continue;
     std::optional<RankEvent> event = parse_event_line(line);
-    if (event && event->kind == RankEvent::Kind::progress) newest = std::move(event);
+    if (!event) continue;
+    checkpoint = checkpoint || event->kind == RankEvent::Kind::checkpoint;
+    if (event->kind == RankEvent::Kind::progress) newest = std::move(event);
   }
   file.partial.append(bytes, at, std::string::npos);
   if (file.partial.size() > kLineBytes) {
@@ -194,6 +210,24 @@ void EventsWatch::read_file(const AttemptKey& key, File& file) {
     if (newest->text.size() > kTextBytes) newest->text.resize(kTextBytes);
     handler_(key, newest->value, newest->text);
   }
+  if (checkpoint && checkpoint_) checkpoint_(key);
+}
+
+bool has_checkpoint_event(const std::string& path) {
+  constexpr uint64_t kTailBytes = 4 << 20;
+  common::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat info {};
+  if (!fd.valid() || ::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) return false;
+  const uint64_t size = static_cast<uint64_t>(info.st_size);
+  auto bytes =
+      blob::pread_up_to(fd.get(), size > kTailBytes ? size - kTailBytes : 0, kTailBytes, path);
+  if (!bytes.ok()) return false;
+  std::string_view rest(*bytes);
+  for (size_t end; (end = rest.find('\n')) != rest.npos; rest.remove_prefix(end + 1)) {
+    const auto event = parse_event_line(rest.substr(0, end));
+    if (event && event->kind == RankEvent::Kind::checkpoint) return true;
+  }
+  return false;
 }
 
 }  // namespace pesc::worker

@@ -24,6 +24,8 @@ class EventsWatch {
  public:
   // The newest progress that the program has written since the last call.
   using Handler = std::function<void(const AttemptKey&, double fraction, const std::string& text)>;
+  // The program has said `checkpoint` since the last call, once or more.
+  using CheckpointHandler = std::function<void(const AttemptKey&)>;
   struct Options {
     // Ranks shorter than this are never looked at: a watch costs as much as a few files.
     uint64_t start_after_ms = 100;
@@ -31,11 +33,14 @@ class EventsWatch {
     uint64_t read_every_ms = 50;
   };
   static absl::StatusOr<std::unique_ptr<EventsWatch>> open(rpc::Loop& loop, Options options,
-                                                           Handler handler);
+                                                           Handler handler,
+                                                           CheckpointHandler checkpoint = {});
   ~EventsWatch();
 
   void add(const AttemptKey& key, const std::string& path);
   void remove(const AttemptKey& key);
+  // What was written last, before its end: then remove().
+  void read_rest(const AttemptKey& key);
   size_t watched() const { return by_watch_.size(); }
 
  private:
@@ -47,7 +52,7 @@ class EventsWatch {
     std::string partial;     // a line whose end is not written yet
     bool skip_line = false;  // it is too long, or its beginning was skipped
   };
-  EventsWatch(rpc::Loop& loop, Options options, Handler handler);
+  EventsWatch(rpc::Loop& loop, Options options, Handler handler, CheckpointHandler checkpoint);
   void listen();
   void on_readable();
   void begin_watching();
@@ -59,6 +64,7 @@ class EventsWatch {
   rpc::Loop& loop_;
   const Options options_;
   const Handler handler_;
+  const CheckpointHandler checkpoint_;
   asio::posix::stream_descriptor inotify_;
   std::map<AttemptKey, File> files_;
   std::map<int, AttemptKey> by_watch_;
@@ -70,5 +76,9 @@ class EventsWatch {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   kj::Promise<void> begin_timer_ = nullptr, read_timer_ = nullptr;
 };
+
+// Whether the file's newest part (4 MiB) has a `checkpoint` line. Of a program that was not
+// watched.
+bool has_checkpoint_event(const std::string& path);
 
 }  // namespace pesc::worker

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
@@ -250,6 +251,24 @@ AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths,
     outcome.refused_arguments = injected_argument_refused(text).has_value();
   }
   return outcome;
+}
+
+bool died_of_a_taken_port(const KeptExit& exit, const AttemptPaths& paths) {
+  constexpr uint64_t kWithinMs = 30'000;
+  const AttemptOutcome& outcome = exit.outcome;
+  if (outcome.reason != EndReason::exit_code && outcome.reason != EndReason::signal) return false;
+  if (outcome.duration_ms > kWithinMs) return false;
+  std::string text = standard_error_of(exit, paths);
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text.find("address already in use") != std::string::npos ||
+         text.find("eaddrinuse") != std::string::npos;
+}
+
+bool is_disk_full(const absl::Status& status) {
+  const std::string message(status.message());
+  // Statuses have no errno; the words are those of blob/files and common/state_dir.
+  if (message.find("Read-only file system") != std::string::npos) return true;
+  return absl::IsResourceExhausted(status) && message.find("ulimit") == std::string::npos;
 }
 
 }  // namespace pesc::worker

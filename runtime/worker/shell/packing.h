@@ -49,4 +49,10 @@ std::string last_line(std::string_view text);
 // words of standard error.
 AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths, Inject inject);
 
+// Of a gang's rank 0: whether it ended within seconds because its port was in use.
+bool died_of_a_taken_port(const KeptExit& exit, const AttemptPaths& paths);
+
+// No space, no quota, or a read-only file system. Other limits (open files) are none of the disk's.
+bool is_disk_full(const absl::Status& status);
+
 }  // namespace pesc::worker

@@ -19,6 +19,7 @@ constexpr uint64_t kBackoffMostMs = 10'000;
 constexpr uint64_t kBackoffRefusedMs = 30'000;  // only a person can mend it
 constexpr int64_t kLogAgainMs = 5 * 60 * 1000;
 constexpr uint32_t kMaxLogBytes = 1 << 20;
+constexpr size_t kMaxAddressBytes = 1'024;
 
 bool only_a_person_can_mend(const absl::Status& status) {
   return absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status) ||
@@ -55,6 +56,15 @@ class Session::Sink final : public protocol::WorkerSink::Server {
       auto stop = protocol::decode(in);
       rpc::throw_if_error(stop.status());
       update.stop.push_back({stop->key, stop->reason});
+    }
+    for (auto in : params.getStart()) {
+      auto key = protocol::decode(in.getKey());
+      rpc::throw_if_error(key.status());
+      const std::string_view address(in.getMasterAddr().cStr());
+      if (address.size() > kMaxAddressBytes || in.getMasterPort() == 0) {
+        rpc::throw_if_error(absl::InvalidArgumentError("a start order without address or port"));
+      }
+      update.start.push_back({*key, std::string(address), in.getMasterPort()});
     }
     session.delegate_.on_update(std::move(update));
     return kj::READY_NOW;
@@ -97,7 +107,16 @@ class Session::Sink final : public protocol::WorkerSink::Server {
                          std::string(status.message()));
       }
     }
-    return {*key, known};
+    UpdateReceived::Lease lease{*key, known};
+    if (in.hasCheckpoint() && in.getCheckpoint().getNumber() != 0) {
+      auto checkpoint = protocol::decode(in.getCheckpoint());
+      rpc::throw_if_error(checkpoint.status());
+      lease.checkpoint = *checkpoint;
+    }
+    lease.hold = in.getHold();
+    lease.local_rank = in.getLocalRank();
+    lease.local_world_size = in.getLocalWorldSize();
+    return lease;
   }
 
   std::shared_ptr<Link> link_;
@@ -222,7 +241,8 @@ void Session::retry_later(bool slowly) {
 kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& holding,
                                              uint64_t last_update,
                                              const std::vector<Finished>& finished,
-                                             const std::vector<Progressed>& progress) {
+                                             const std::vector<Progressed>& progress,
+                                             const std::vector<SendReport::Ready>& ready) {
   if (!session_) {
     return rpc::to_exception(absl::UnavailableError("there is no session with a coordinator"));
   }
@@ -241,10 +261,18 @@ kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& hold
     steps[i].setFraction(progress[i].fraction);
     steps[i].setText(protocol::as_data(progress[i].text));
   }
+  auto held = request.initReady(static_cast<unsigned>(ready.size()));
+  for (unsigned i = 0; i < held.size(); ++i) {
+    protocol::encode(held[i].initKey(), ready[i].key);
+    held[i].setMasterPort(ready[i].master_port);
+  }
   kj::Promise<capnp::Response<protocol::WorkerSession::ReportResults>> answer = request.send();
   return within(kAnswerLimitMs, kj::mv(answer), "report")
       .then(
-          [this](auto&& response) -> Answer {
+          [this, generation = generation_](auto&& response) -> Answer {
+            if (generation != generation_) {
+              rpc::throw_if_error(absl::UnavailableError("this session of the worker has ended"));
+            }
             failures_ = 0;
             auto keys = protocol::decode_list(response.getAcknowledged());
             rpc::throw_if_error(keys.status());
@@ -262,6 +290,22 @@ kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& hold
             }
             kj::throwFatalException(kj::mv(e));
           });
+}
+
+kj::Promise<uint32_t> Session::checkpoint(const AttemptKey& key, const BlobRef& manifest,
+                                          const std::vector<BlobRef>& chunks, uint64_t saved_ms) {
+  if (!session_) {
+    return rpc::to_exception(absl::UnavailableError("there is no session with a coordinator"));
+  }
+  auto request = session_->checkpointRequest();
+  protocol::encode(request.initKey(), key);
+  protocol::encode(request.initManifest(), manifest);
+  protocol::encode_list(request.initChunks(static_cast<unsigned>(chunks.size())), chunks);
+  request.setSavedMs(saved_ms);
+  kj::Promise<capnp::Response<protocol::WorkerSession::CheckpointResults>> answer = request.send();
+  return within(kAnswerLimitMs, kj::mv(answer), "checkpoint").then([](auto&& response) {
+    return response.getNumber();
+  });
 }
 
 }  // namespace pesc::worker

@@ -67,7 +67,11 @@ class Session final : public kj::TaskSet::ErrorHandler {
   // Fails with Unavailable when there is no session.
   kj::Promise<Answer> report(const std::vector<AttemptKey>& holding, uint64_t last_update,
                              const std::vector<Finished>& finished,
-                             const std::vector<Progressed>& progress);
+                             const std::vector<Progressed>& progress,
+                             const std::vector<SendReport::Ready>& ready);
+  // All its blobs have been put. The checkpoint's number; 0: it is not wanted.
+  kj::Promise<uint32_t> checkpoint(const AttemptKey& key, const BlobRef& manifest,
+                                   const std::vector<BlobRef>& chunks, uint64_t saved_ms);
 
  private:
   class Sink;

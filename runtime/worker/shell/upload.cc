@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <deque>
 #include <memory>
@@ -20,11 +21,12 @@ constexpr size_t kWindow = 8;
 class Uploading {
  public:
   Uploading(rpc::Loop& loop, protocol::Upload::Client upload, BlobRef blob, std::string path,
-            int fd)
+            int fd, uint64_t file_offset)
       : loop_(loop),
         upload_(kj::mv(upload)),
         blob_(blob),
         path_(std::move(path)),
+        file_offset_(file_offset),
         file_(std::make_shared<blob::Fd>(fd)) {}
 
   kj::Promise<void> run() {
@@ -38,8 +40,9 @@ class Uploading {
  private:
   kj::Promise<void> read_and_send() {
     return blocking(loop_,
-                    [file = file_, offset = offset_, path = path_] {
-                      return blob::pread_up_to(file->get(), offset, kChunkBytes, path);
+                    [file = file_, offset = file_offset_ + offset_, path = path_,
+                     size = std::min(kChunkBytes, blob_.size_bytes - offset_)] {
+                      return blob::pread_up_to(file->get(), offset, size, path);
                     })
         .then([this](absl::StatusOr<std::string> bytes) {
           rpc::throw_if_error(bytes.status());
@@ -59,6 +62,7 @@ class Uploading {
   protocol::Upload::Client upload_;
   const BlobRef blob_;
   const std::string path_;
+  const uint64_t file_offset_;
   std::shared_ptr<blob::Fd> file_;
   uint64_t offset_ = 0;
   std::deque<kj::Promise<void>> writes_;
@@ -66,21 +70,27 @@ class Uploading {
 
 }  // namespace
 
+kj::Promise<void> upload_piece(rpc::Loop& loop, protocol::Blobs::Client blobs, BlobRef blob,
+                               std::string path, uint64_t offset) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return rpc::to_exception(blob::errno_status(errno, "cannot open", path));
+  auto begin = blobs.uploadRequest();
+  protocol::encode(begin.initBlob(), blob);
+  auto uploading =
+      kj::heap<Uploading>(loop, begin.send().getUpload(), blob, std::move(path), fd, offset);
+  kj::Promise<void> done = uploading->run();
+  return done.attach(kj::mv(uploading));
+}
+
 kj::Promise<void> upload_file(rpc::Loop& loop, protocol::Blobs::Client blobs, BlobRef blob,
                               std::string path) {
   auto request = blobs.missingRequest();
   request.initDigests(1).set(0, protocol::as_data(blob.digest));
-  return request.send().then([&loop, blobs, blob, path = std::move(path)](
-                                 auto&& response) mutable -> kj::Promise<void> {
-    if (response.getMissing().size() == 0) return kj::READY_NOW;
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return rpc::to_exception(blob::errno_status(errno, "cannot open", path));
-    auto begin = blobs.uploadRequest();
-    protocol::encode(begin.initBlob(), blob);
-    auto uploading = kj::heap<Uploading>(loop, begin.send().getUpload(), blob, std::move(path), fd);
-    kj::Promise<void> done = uploading->run();
-    return done.attach(kj::mv(uploading));
-  });
+  return request.send().then(
+      [&loop, blobs, blob, path = std::move(path)](auto&& response) mutable -> kj::Promise<void> {
+        if (response.getMissing().size() == 0) return kj::READY_NOW;
+        return upload_piece(loop, blobs, blob, std::move(path), 0);
+      });
 }
 
 }  // namespace pesc::worker

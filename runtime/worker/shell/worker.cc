@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <set>
 
@@ -53,6 +54,7 @@ WorkerShell::~WorkerShell() noexcept {
   session_.reset();
   tasks_.reset();
   timer_ = nullptr;
+  quiet_.reset();
   keeper_.reset();
   watch_.reset();
 }
@@ -103,6 +105,7 @@ void WorkerShell::set_up_core() {
   if (options_.name.empty()) options_.name = machine_.hostname;
   CoreConfig config;
   config.cpus_milli = options_.cpus_milli;
+  config.detached_limit_ms = options_.detached_limit_ms;
   // Enough that the slots of a large machine never wait for a preparation.
   config.max_preparing = std::max<uint32_t>(config.max_preparing, options_.cpus_milli / 500);
   core_ = std::make_unique<Core>(config);
@@ -130,12 +133,15 @@ absl::Status WorkerShell::start() {
   for (const std::string& warning : warnings())
     rpc::log().warn("event=warning text=\"{}\"", warning);
   auto watch = EventsWatch::open(
-      loop_, {}, [this](const AttemptKey& key, double fraction, const std::string& text) {
+      loop_, {},
+      [this](const AttemptKey& key, double fraction, const std::string& text) {
         push(Progressed{key, fraction, text});
-      });
+      },
+      [this](const AttemptKey& key) { on_checkpoint_marked(key); });
   if (!watch.ok()) return watch.status();
   watch_ = *std::move(watch);
   fetcher_ = std::make_unique<Fetcher>(loop_, cache_);
+  quiet_ = std::make_unique<QuietThread>(loop_);
   // Where ranks are another user's, root's file is read-only to them. Else it is found out when the
   // first job has a shared file.
   if (user_) shared_mode_ = SharedMode::root_link;
@@ -169,6 +175,7 @@ absl::Status WorkerShell::open_keeper() {
   options.socket = state_dir_ / "keeper.sock";
   options.program = options_.keeper_program;
   options.die_with_parent = options_.end_keeper_on_shutdown;
+  options.detached_limit_ms = options_.detached_limit_ms;
   auto keeper = KeeperClient::open(loop_, std::move(options), std::move(events));
   if (!keeper.ok()) return keeper.status();
   keeper_ = *std::move(keeper);
@@ -215,13 +222,20 @@ void WorkerShell::adopt(KeptAttempt kept) {
   attempt->pinned = input_blobs(*attempt->spec);
   cache_->pin(attempt->pinned);
   attempts_[kept.key] = attempt;
+  attempt->was_started = true;
+  const auto unix_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+  attempt->started_boot_ms =
+      boot_ms() - std::max<int64_t>(0, unix_ms.count() - kept.started_unix_ms);
+  const bool marked = has_checkpoint_event(attempt->paths.events);
   if (kept.running) watch_->add(kept.key, attempt->paths.events);
   AttemptOutcome outcome;
   outcome.started_unix_ms = kept.started_unix_ms;
   if (!kept.running) {
-    outcome = complete_outcome(attempt->exit, attempt->paths, attempt->spec->inject);
+    outcome = outcome_of(*attempt);
+    attempt->ran_ms = outcome.duration_ms;
   }
-  push(Adopted{kept.key, attempt->spec, kept.running, std::move(outcome)});
+  push(Adopted{kept.key, attempt->spec, kept.running, std::move(outcome), marked});
 }
 
 void WorkerShell::on_keeper_lost(const absl::Status& why) {
@@ -311,12 +325,14 @@ void WorkerShell::arm_timer() {
 std::vector<AttemptKey> WorkerShell::holding() { return core_->holding(); }
 
 void WorkerShell::on_connected(uint64_t heartbeat_ms, protocol::Blobs::Client blobs) {
+  ++session_number_;
   blobs_ = blobs;
   fetcher_->set_source(blobs);
   push(Connected{heartbeat_ms});
 }
 
 void WorkerShell::on_disconnected() {
+  ++session_number_;
   blobs_.reset();
   fetcher_->set_source(std::nullopt);
   push(Disconnected{});

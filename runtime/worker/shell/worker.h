@@ -25,6 +25,9 @@ struct Options {
   uint64_t cache_limit_bytes = 20ull << 30;
   bool end_keeper_on_shutdown = false;  // embedded: nothing may outlive the process
   bool idle_priority = false;
+  // Out of contact with the coordinator for this long, it stops what runs; so does the keeper that
+  // no worker has asked for this long. 0: never.
+  uint64_t detached_limit_ms = 7ull * 24 * 3'600'000;
   std::filesystem::path keeper_program;  // empty: beside the library, or the one carried inside it
 };
 

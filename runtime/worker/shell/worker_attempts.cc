@@ -9,24 +9,38 @@
 #include "protocol/codec.h"
 #include "rpc/log.h"
 #include "runtime/worker/shell/async.h"
+#include "runtime/worker/shell/clock.h"
 #include "runtime/worker/shell/worker_impl.h"
 
 namespace pesc::worker {
 namespace {
 
-PrepareFailed failure(const AttemptKey& key, const absl::Status& status) {
-  PrepareFailed failed{key, EndReason::inputs_unavailable, std::string(status.message()), false};
-  switch (status.code()) {
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kDataLoss:  // on its way: the coordinator's copy is asked again
-      failed.may_pass = true;
-      break;
-    case absl::StatusCode::kResourceExhausted:
-      failed.reason = EndReason::disk_full;
-      break;
-    default:
-      break;
+// A blob's name says nothing to a user; the file's does.
+std::string with_file_name(std::string message, const JobSpec& spec) {
+  for (const FileRef& file : spec.files) {
+    if (file.kind == FileKind::directory ||
+        message.find(to_hex(file.blob.digest)) == message.npos) {
+      continue;
+    }
+    return "the file \"" + file.path + "\": " + message;
   }
+  return message;
+}
+
+PrepareFailed failure(const ShellAttempt& attempt, const absl::Status& status) {
+  PrepareFailed failed{attempt.key, EndReason::inputs_unavailable,
+                       with_file_name(std::string(status.message()), *attempt.spec), false};
+  if (is_disk_full(status)) {
+    failed.reason = EndReason::disk_full;
+    return failed;
+  }
+  // On its way, damaged: the coordinator's copy is asked again.
+  failed.may_pass = absl::IsUnavailable(status) || absl::IsDataLoss(status);
+  if (!attempt.restoring) return failed;
+  failed.may_pass = failed.may_pass || absl::IsNotFound(status);
+  failed.reason = EndReason::bad_checkpoint;
+  failed.detail = "checkpoint " + std::to_string(attempt.checkpoint.number) +
+                  " could not be restored: " + failed.detail;
   return failed;
 }
 
@@ -65,7 +79,11 @@ void WorkerShell::on(Prepare& action) {
   }
   const uint32_t number = ++attempt->prepare_number;
   attempt->has_directories = true;
-  if (attempt->pinned.empty() && !is_heavy(*attempt->spec)) {  // nothing to fetch, little to make
+  attempt->checkpoint = action.checkpoint;
+  attempt->restoring = false;
+  const bool restores = attempt->checkpoint.number != 0;
+  if (!restores && attempt->pinned.empty() &&
+      !is_heavy(*attempt->spec)) {  // nothing to fetch, little to make
     absl::Status made = dirs_->make(attempt->paths);
     if (made.ok() && !attempt->spec->files.empty()) {
       auto placed = place_inputs(*attempt->spec, attempt->paths, *dirs_, *cache_,
@@ -92,17 +110,21 @@ kj::Promise<void> WorkerShell::place(AttemptPtr attempt, uint32_t number) {
           : kj::Promise<SharedMode>(shared_mode_.value_or(SharedMode::checked));
   return mode.then([this, attempt, number](SharedMode shared) -> kj::Promise<void> {
     if (attempt->forgotten || attempt->prepare_number != number) return kj::READY_NOW;
+    const bool restores = attempt->checkpoint.number != 0;
     const auto work = [spec = attempt->spec, paths = attempt->paths, dirs = dirs_, cache = cache_,
-                       shared]() -> absl::StatusOr<PlacedInputs> {
+                       shared, restores]() -> absl::StatusOr<PlacedInputs> {
       absl::Status made = dirs->make(paths);
       if (!made.ok()) return made;
       auto placed = place_inputs(*spec, paths, *dirs, *cache, shared);
-      if (placed.ok()) made = dirs->open_to_ranks(paths);
+      if (placed.ok() && !restores) made = dirs->open_to_ranks(paths);
       return made.ok() ? std::move(placed) : made;
     };
-    const auto finish = [this, attempt, number](absl::StatusOr<PlacedInputs> placed) {
-      if (placed.ok() && attempt->prepare_number == number) attempt->placed = *std::move(placed);
-      prepared(attempt, number, placed.status());
+    const auto finish = [this, attempt, number, restores](absl::StatusOr<PlacedInputs> placed) {
+      const absl::Status status = placed.status();
+      const bool wanted = !attempt->forgotten && attempt->prepare_number == number;
+      if (placed.ok() && wanted) attempt->placed = *std::move(placed);
+      if (status.ok() && wanted && restores) return restore(attempt, number);
+      prepared(attempt, number, status);
     };
     if (!is_heavy(*attempt->spec)) {
       finish(work());
@@ -130,7 +152,7 @@ void WorkerShell::prepared(const AttemptPtr& attempt, uint32_t number, const abs
   }
   rpc::log().warn("event=prepare_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
                   std::string(status.message()));
-  push(failure(attempt->key, status));
+  push(failure(*attempt, status));
 }
 
 void WorkerShell::on(CancelPrepare& action) {
@@ -175,6 +197,7 @@ void WorkerShell::on_started(const AttemptKey& key, int64_t unix_ms, bool binds_
   }
   AttemptPtr attempt = find(key);
   if (attempt == nullptr) return;
+  attempt->started_boot_ms = boot_ms();
   watch_->add(key, attempt->paths.events);
   push(Started{key, unix_ms});
   if (!attempt->placed.binds.empty() && !binds_done) {
@@ -209,7 +232,14 @@ void WorkerShell::on(Start& action) {
     push(Exited{action.key, std::move(outcome)});
     return;
   }
+  if (!check_master_port(action)) return;
   AttemptPlace place;
+  if (action.master_port != 0) {
+    place.master_addr = action.master_addr;
+    place.master_port = action.master_port;
+    place.local_rank = action.local_rank;
+    place.local_world_size = action.local_world_size;
+  }
   place.app_dir = attempt->paths.app;
   place.checkpoint_dir = attempt->paths.checkpoint;
   place.output_dir = attempt->paths.output;
@@ -236,14 +266,8 @@ void WorkerShell::on(Start& action) {
                                    : kDefaultOutputLimitBytes;
   request.read_only_binds = attempt->placed.binds;
   request.idle_priority = options_.idle_priority;
-  attempt->with_keeper = attempt->running = true;
+  attempt->with_keeper = attempt->running = attempt->was_started = true;
   keeper_->start(request);
-}
-
-void WorkerShell::on(ChoosePort& action) { push(PortChosen{action.key, 0}); }
-
-void WorkerShell::on(SaveCheckpoint& action) {
-  push(CheckpointSaved{action.key, false, "there is no session with a coordinator"});
 }
 
 void WorkerShell::on(Stop& action) {
@@ -265,10 +289,15 @@ void WorkerShell::on_exited(KeptExit exit) {
     keeper_->forget(exit.key);
     return;
   }
+  // A success leaves nothing to save, and costs no look at the file.
+  if (exit.outcome.reason != EndReason::succeeded || attempt->spec->parallel) {
+    watch_->read_rest(exit.key);
+  }
   watch_->remove(exit.key);
   attempt->running = false;
+  attempt->ran_ms = exit.outcome.duration_ms;
   attempt->exit = std::move(exit);
-  AttemptOutcome outcome = complete_outcome(attempt->exit, attempt->paths, attempt->spec->inject);
+  AttemptOutcome outcome = outcome_of(*attempt);
   if (attempt->binds_failed) {
     outcome.reason = EndReason::inputs_unavailable;
     outcome.detail = "a shared file could not be mounted read-only";
@@ -276,12 +305,21 @@ void WorkerShell::on_exited(KeptExit exit) {
   push(Exited{attempt->key, std::move(outcome)});
 }
 
+AttemptOutcome WorkerShell::outcome_of(const ShellAttempt& attempt) const {
+  AttemptOutcome outcome = complete_outcome(attempt.exit, attempt.paths, attempt.spec->inject);
+  if (attempt.spec->parallel && attempt.key.rank == 0 &&
+      died_of_a_taken_port(attempt.exit, attempt.paths)) {
+    outcome.reason = EndReason::port_taken;
+  }
+  return outcome;
+}
+
 // ---- pack, forget
 // -----------------------------------------------------------------------------------
 
 void WorkerShell::on(Pack& action) {
   AttemptPtr attempt = find(action.key);
-  if (attempt == nullptr || !attempt->has_directories ||
+  if (attempt == nullptr || !attempt->was_started ||
       action.outcome.reason == EndReason::cannot_start ||
       action.outcome.reason == EndReason::inputs_unavailable) {
     push(Packed{action.key, {}, {}});
@@ -319,10 +357,12 @@ void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput>
     attempt->packed = *std::move(output);
     push(Packed{attempt->key, attempt->packed.blob, attempt->packed.uncollected});
   } else {
-    const std::string message(output.status().message());
+    const std::string message =
+        "its output could not be packed: " + std::string(output.status().message());
     rpc::log().warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
                     message);
-    push(PackFailed{attempt->key, EndReason::disk_full, message});
+    const bool full = is_disk_full(output.status());
+    push(PackFailed{attempt->key, full ? EndReason::disk_full : EndReason::worker_faulty, message});
   }
   pool_job_done(attempt);
 }
@@ -335,6 +375,7 @@ void WorkerShell::on(Forget& action) {
   watch_->remove(action.key);
   if (attempt->with_keeper && keeper_ != nullptr) keeper_->forget(action.key);
   cache_->unpin(attempt->pinned);
+  ports_.release(action.key);
   attempt->forgotten = true;
   if (attempt->pool_jobs == 0) dispose(attempt);
 }

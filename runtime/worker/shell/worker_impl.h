@@ -1,5 +1,6 @@
 // The worker's shell. Internal to this folder; worker.cc has its life, worker_attempts.cc what it
-// does for attempts, worker_reports.cc what it tells the coordinator.
+// does for attempts, worker_checkpoints.cc for their checkpoints, worker_reports.cc what it tells
+// the coordinator.
 #pragma once
 
 #include <kj/async.h>
@@ -26,7 +27,10 @@
 #include "runtime/worker/shell/identity.h"
 #include "runtime/worker/shell/inputs.h"
 #include "runtime/worker/shell/packing.h"
+#include "runtime/worker/shell/ports.h"
+#include "runtime/worker/shell/quiet_thread.h"
 #include "runtime/worker/shell/session.h"
+#include "runtime/worker/shell/snapshot.h"
 #include "runtime/worker/shell/worker.h"
 
 namespace pesc::worker {
@@ -46,7 +50,14 @@ struct ShellAttempt {
   bool adopted = false;
   bool with_keeper = false;  // started there, and not forgotten
   bool running = false;
+  bool was_started = false;
   bool binds_failed = false;
+  CheckpointRef checkpoint;  // it begins from
+  bool restoring = false;    // that one is being brought: what fails is its fault
+  BlobRef saved_manifest;    // of what the coordinator has already
+  int64_t started_boot_ms = 0;
+  std::optional<int64_t> marked_boot_ms;  // when the program last said `checkpoint`
+  uint64_t ran_ms = 0;                    // once it has ended
   uint32_t prepare_number = 0;  // a preparation that was cancelled finds another number here
   uint32_t pool_jobs = 0;       // work that uses its directories; they are deleted after it
   bool forgotten = false;
@@ -92,8 +103,6 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void on(Prepare& action);
   void on(CancelPrepare& action);
   void on(Start& action);
-  void on(ChoosePort& action);
-  void on(SaveCheckpoint& action);
   void on(Stop& action);
   void on(Pack& action);
   void on(SendReport& action);
@@ -105,15 +114,29 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void probe_binds();
   void on_started(const AttemptKey& key, int64_t unix_ms, bool binds_done);
   void on_exited(KeptExit exit);
+  AttemptOutcome outcome_of(const ShellAttempt& attempt) const;
   const std::string& lease_bytes(const AttemptPtr& attempt);
   void packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput> output);
   void pool_job_done(const AttemptPtr& attempt);
   void dispose(const AttemptPtr& attempt);
   void empty_trash();
 
+  // ---- worker_checkpoints.cc
+  void on(ChoosePort& action);
+  void on(SaveCheckpoint& action);
+  void on_checkpoint_marked(const AttemptKey& key);
+  uint64_t saved_ms(const ShellAttempt& attempt) const;
+  static std::string snapshot_directory(const ShellAttempt& attempt);
+  kj::Promise<void> offer(AttemptPtr attempt, std::shared_ptr<HashedSnapshot> hashed,
+                          uint64_t time_ms);
+  kj::Promise<void> saved(AttemptPtr attempt, absl::Status status);
+  void restore(const AttemptPtr& attempt, uint32_t number);
+  bool check_master_port(const Start& action);
+
   // ---- worker_reports.cc
   void send(std::vector<AttemptKey> holding, uint64_t last_update,
-            std::vector<Session::Finished> finished, std::vector<Progressed> progress);
+            std::vector<Session::Finished> finished, std::vector<Progressed> progress,
+            std::vector<SendReport::Ready> ready);
   void upload_and_send(SendReport::Finished finished, const std::string& file,
                        uint64_t last_update);
   kj::Promise<LogChunk> read_log(const AttemptKey& key, uint8_t stream, uint64_t offset,
@@ -138,6 +161,9 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::unique_ptr<KeeperClient> keeper_;
   std::unique_ptr<Session> session_;
   std::optional<protocol::Blobs::Client> blobs_;
+  uint64_t session_number_ = 0;  // what an earlier session left under way is not listened to
+  std::unique_ptr<QuietThread> quiet_;
+  PortChooser ports_{gang_ports()};
 
   std::map<AttemptKey, AttemptPtr> attempts_;
   std::deque<Event> events_;

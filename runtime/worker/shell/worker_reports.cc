@@ -26,17 +26,21 @@ void WorkerShell::on(SendReport& action) {
     if (attempt != nullptr && !finished.outcome.output.empty()) bytes = attempt->packed.bytes;
     small.push_back({finished.key, std::move(finished.outcome), std::move(bytes)});
   }
-  if (sent_large && small.empty() && action.progress.empty()) return;
-  send(std::move(action.holding), action.last_update, std::move(small), std::move(action.progress));
+  if (sent_large && small.empty() && action.progress.empty() && action.ready.empty()) return;
+  send(std::move(action.holding), action.last_update, std::move(small), std::move(action.progress),
+       std::move(action.ready));
 }
 
 void WorkerShell::send(std::vector<AttemptKey> holding, uint64_t last_update,
-                       std::vector<Session::Finished> finished, std::vector<Progressed> progress) {
+                       std::vector<Session::Finished> finished, std::vector<Progressed> progress,
+                       std::vector<SendReport::Ready> ready) {
   std::vector<AttemptKey> keys;
   for (const Session::Finished& end : finished) keys.push_back(end.key);
-  tasks_->add(session_->report(holding, last_update, finished, progress)
+  // Answers of an ended session are not listened to: the core has sent all of it again.
+  tasks_->add(session_->report(holding, last_update, finished, progress, ready)
                   .then(
-                      [this](Session::Answer answer) {
+                      [this, session = session_number_](Session::Answer answer) {
+                        if (session != session_number_) return;
                         if (!answer.acknowledged.empty()) {
                           push(Acknowledged{std::move(answer.acknowledged)});
                         }
@@ -45,7 +49,8 @@ void WorkerShell::send(std::vector<AttemptKey> holding, uint64_t last_update,
                         update.stop = std::move(answer.stop);
                         push(std::move(update));
                       },
-                      [this, keys](kj::Exception&& e) {
+                      [this, keys, session = session_number_](kj::Exception&& e) {
+                        if (session != session_number_) return;
                         const std::string why(rpc::to_status(e).message());
                         if (!keys.empty()) {
                           rpc::log().debug("event=report_failed attempts={} error=\"{}\"",
@@ -64,14 +69,16 @@ void WorkerShell::upload_and_send(SendReport::Finished finished, const std::stri
   }
   tasks_->add(upload_file(loop_, *blobs_, finished.outcome.output, file)
                   .then(
-                      [this, finished = std::move(finished), last_update]() mutable {
-                        if (find(finished.key) == nullptr)
-                          return;  // not wanted any more, meanwhile
+                      [this, finished = std::move(finished), last_update,
+                       session = session_number_]() mutable {
+                        // Not wanted any more, meanwhile, or sent again in the new session.
+                        if (find(finished.key) == nullptr || session != session_number_) return;
                         std::vector<Session::Finished> ends;
                         ends.push_back({finished.key, std::move(finished.outcome), ""});
-                        send(core_->holding(), last_update, std::move(ends), {});
+                        send(core_->holding(), last_update, std::move(ends), {}, {});
                       },
-                      [this, key](kj::Exception&& e) {
+                      [this, key, session = session_number_](kj::Exception&& e) {
+                        if (session != session_number_) return;
                         const std::string why(rpc::to_status(e).message());
                         rpc::log().warn(
                             "event=upload_failed attempt=\"{}\" error=\"{}\" next=\"tried again\"",
