@@ -289,6 +289,52 @@ TEST_F(Gang, RanksOfOneLostWorkerBreakItOnce) {
             "> JobChanged j1\n");
 }
 
+TEST_F(Gang, BeginsAgainFromEachRanksCheckpoint) {
+  two_workers(1);
+  all_ready();
+  const auto save = [&](uint64_t session, const AttemptKey& key, const std::string& content) {
+    const BlobRef manifest{sha256(content), content.size()};
+    h.step(CheckpointOffered{13, session, key, manifest, std::make_shared<std::vector<BlobRef>>(),
+                             2000, h.unix_ms});
+    return h.actions<AnswerCheckpoint>().at(0).number;
+  };
+  EXPECT_EQ(save(1, key(1, 0), "a"), 1u);
+  EXPECT_EQ(save(1, key(1, 0), "b"), 2u);
+  end(2, key(1, 2), EndReason::exit_code);
+  EXPECT_EQ(save(1, key(1, 1), "c"), 1u) << "what was revoked saves what it has before it goes";
+  h.at(begin + 1000);
+  EXPECT_THAT(describe(h.last), HasSubstr("lease j1/0#2 from c2 hold 0/2 lease j1/1#2 from c1 hold "
+                                          "1/2\n"));
+}
+
+TEST_F(Gang, LosesNothingWhileItIsHeld) {
+  two_workers();
+  h.now += 40'000;
+  h.report(1, h.held(1));
+  end(2, key(1, 2), EndReason::vacated);
+  EXPECT_EQ(h.view(1).tally.redone_ms, 0u);
+  h.attach(3, info(3, 1));
+  ready(1, {{key(1, 0, 2), 29500}, {key(1, 1, 2), 0}});
+  ready(3, {{key(1, 2, 2), 0}});
+  ASSERT_THAT(h.records<GangStarted>(), SizeIs(1));
+  h.now += 5'000;
+  end(1, key(1, 0, 2), EndReason::succeeded);
+  end(3, key(1, 2, 2), EndReason::vacated);
+  EXPECT_EQ(h.view(1).tally.redone_ms, 3 * 5'000u) << "the one that had succeeded was in vain too";
+}
+
+TEST_F(Gang, LeavesAWorkerThatIsDrained) {
+  two_workers();
+  all_ready();
+  h.step(WorkerDrained{1, "pc2", true});
+  EXPECT_THAT(h.stops(2), SizeIs(1));
+  end(2, key(1, 2), EndReason::vacated);
+  EXPECT_EQ(h.held(1).size(), 0u);
+  EXPECT_THAT(why(), HasSubstr("needs 3 cpus at the same time; the workers that take work have 2"));
+  h.attach(3, info(3, 1));
+  EXPECT_THAT(h.held(3), ElementsAre(key(1, 2, 2)));
+}
+
 TEST_F(Gang, IsCancelledWhole) {
   two_workers();
   all_ready();

@@ -43,6 +43,8 @@ void Core::State::commit_gang(Job& job) {
 
 // Of a gang that is not stopped: it starts again as a whole, or the job fails.
 void Core::State::gang_failed(Job& job, const AttemptKey& key, AttemptOutcome outcome) {
+  if (!job.gang->started)
+    outcome.duration_ms = outcome.saved_ms = 0;  // it was held: nothing is lost
   const std::string cause = cause_of(key.rank, outcome);
   const std::optional<std::string> refused = refusal(job, job.active.at(key.rank), outcome);
   const bool final = refused || gang_gives_up(job, outcome);
@@ -69,6 +71,7 @@ void Core::State::revoke_gang(Job& job, const std::string& why) {
     for (const OpenAttempt& open : active.open) {
       AttemptOutcome outcome =
           ended_here(active, open, EndReason::revoked, "the gang starts again: " + why);
+      if (!job.gang->started) outcome.duration_ms = outcome.saved_ms = 0;
       ends.push_back({{{job.id, rank, open.attempt}, std::move(outcome)}, open.worker});
     }
   }
@@ -164,6 +167,11 @@ void Core::State::apply_record(const GangStarted& record) {
   job->gang->started = true;
   job->gang->master_addr = record.master_addr;
   job->gang->master_port = record.master_port;
+  for (auto& [rank, active] : job->active) {
+    for (OpenAttempt& open : active.open) {
+      if (!restoring && open.started != kNever) open.started = now;
+    }
+  }
   touch(*job);
 }
 
