@@ -2,15 +2,23 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "client/session.h"
 #include "runtime/cli/cli.h"
 #include "runtime/cli/report.h"
 #include "runtime/cli/watcher.h"
 
 namespace pesc::cli {
 namespace {
+
+struct Logs {
+  std::string job;
+  int64_t rank = -1;  // below 0: all
+  bool follow = false, standard_error = false;
+};
 
 struct Opened {
   Client client;
@@ -30,7 +38,7 @@ absl::StatusOr<Opened> open_job(const Common& common, const std::string& text) {
 int watch_job(const Common& common, const std::string& text) {
   absl::StatusOr<Opened> opened = open_job(common, text);
   if (!opened.ok()) return fail(opened.status());
-  Watched watched = watch(opened->job, false,
+  Watched watched = watch(opened->client, opened->job,
                           {.cancel_on_interrupt = false, .quiet = common.json, .on_stalled = [&] {
                              say_why_it_waits(opened->client, opened->job.id());
                            }});
@@ -42,22 +50,69 @@ int watch_job(const Common& common, const std::string& text) {
   return status.state == State::succeeded ? kSucceeded : kSomeFailed;
 }
 
-bool write_all(std::string_view bytes) {
-  return fwrite(bytes.data(), 1, bytes.size(), stdout) == bytes.size() && fflush(stdout) == 0;
+absl::Status write_out(std::string_view bytes) {
+  if (fwrite(bytes.data(), 1, bytes.size(), stdout) == bytes.size()) return absl::OkStatus();
+  return absl::CancelledError("standard output cannot be written");
+}
+
+// One rank's output as it is, or each line of it with the rank's number before it.
+class Printer {
+ public:
+  explicit Printer(std::optional<uint32_t> prefix) : prefix_(prefix) {}
+  absl::Status print(std::string_view bytes) {
+    offset_ += bytes.size();
+    if (!prefix_) return write_out(bytes);
+    while (!bytes.empty()) {
+      if (line_begins_) {
+        absl::Status status = write_out(fmt::format("{}: ", *prefix_));
+        if (!status.ok()) return status;
+      }
+      size_t end = std::min(bytes.find('\n'), bytes.size() - 1) + 1;
+      line_begins_ = bytes[end - 1] == '\n';
+      absl::Status status = write_out(bytes.substr(0, end));
+      if (!status.ok()) return status;
+      bytes.remove_prefix(end);
+    }
+    return absl::OkStatus();
+  }
+  absl::Status end() { return line_begins_ ? absl::OkStatus() : write_out("\n"); }
+  uint64_t offset() const { return offset_; }
+
+ private:
+  std::optional<uint32_t> prefix_;
+  uint64_t offset_ = 0;
+  bool line_begins_ = true;
+};
+
+// All of a rank's output that there is beyond what was printed. With `follow` a coordinator that
+// does not answer is waited for, as long as it takes: what was printed is not printed again.
+absl::Status print_more(Opened& opened, uint32_t rank, bool standard_error, bool follow,
+                        Printer& printer) {
+  absl::Status status;
+  do {
+    status = opened.job.stream_output(
+        rank, [&](std::string_view bytes) { return printer.print(bytes); }, printer.offset(),
+        standard_error);
+  } while (follow && absl::IsUnavailable(status));
+  if (status.ok() && fflush(stdout) != 0) return absl::CancelledError("");
+  return status;
+}
+
+// A reader that went away needs no explanation.
+int fail_unless_closed(const absl::Status& status) {
+  return absl::IsCancelled(status) ? kSomeFailed : fail(status);
 }
 
 // One rank's log; with `follow`, until the rank is final.
 int print_rank(Opened& opened, uint32_t rank, bool standard_error, bool follow) {
-  uint64_t offset = 0;
+  Printer printer(std::nullopt);
   for (;;) {
     absl::StatusOr<RankResult> before = opened.job.rank(rank);
+    if (follow && absl::IsUnavailable(before.status())) continue;
     if (!before.ok()) return fail(before.status());
-    absl::StatusOr<std::string> bytes = opened.job.read_output(rank, offset, standard_error);
-    if (!bytes.ok()) return fail(bytes.status());
-    if (!write_all(*bytes)) return kSomeFailed;
-    offset += bytes->size();
+    absl::Status status = print_more(opened, rank, standard_error, follow, printer);
+    if (!status.ok()) return fail_unless_closed(status);
     bool running = before->state == State::waiting || before->state == State::running;
-    if (!bytes->empty() && running) continue;  // more may be there already
     if (!follow || !running) return kSucceeded;
     usleep(200'000);
   }
@@ -78,16 +133,30 @@ int print_all(Opened& opened, bool standard_error, bool follow) {
     if (!next.ok()) return fail(next.status());
     if (!next->has_value()) return kSucceeded;
     uint32_t rank = (*next)->rank;
-    absl::StatusOr<std::string> bytes = opened.job.read_output(rank, 0, standard_error);
-    if (!bytes.ok()) return fail(bytes.status());
-    for (size_t from = 0; from < bytes->size();) {
-      size_t end = std::min(bytes->find('\n', from), bytes->size());
-      if (!write_all(fmt::format("{}: {}\n", rank, bytes->substr(from, end - from)))) {
-        return kSomeFailed;
-      }
-      from = end + 1;
-    }
+    Printer printer(rank);
+    absl::Status status = print_more(opened, rank, standard_error, true, printer);
+    if (status.ok()) status = printer.end();
+    if (!status.ok()) return fail_unless_closed(status);
   }
+}
+
+int logs(const Common& common, const Logs& options) {
+  absl::StatusOr<Opened> opened = open_job(common, options.job);
+  if (!opened.ok()) return fail(opened.status());
+  if (options.follow) {
+    const std::string address = opened->client.session()->address();
+    opened->client.session()->on_contact([address](bool answers) {
+      say("the coordinator at " + address +
+          (answers ? " answers again"
+                   : " does not answer; waiting for it (the job goes on without us). Ctrl-C stops "
+                     "following"));
+    });
+  }
+  int code = options.rank < 0 ? print_all(*opened, options.standard_error, options.follow)
+                              : print_rank(*opened, static_cast<uint32_t>(options.rank),
+                                           options.standard_error, options.follow);
+  opened->client.session()->on_contact({});
+  return code;
 }
 
 int fetch(const Common& common, const std::string& text, const std::string& output,
@@ -124,28 +193,15 @@ void add_follow_commands(CLI::App& app, Common& common, Commands& commands) {
   watch->add_option("job", *job, "JOB: its id, a part of it, its name, or last")->required();
   commands.push_back({watch, [&common, job] { return watch_job(common, *job); }});
 
-  struct Logs {
-    std::string job;
-    int64_t rank = -1;
-    bool follow = false, standard_error = false;
-  };
-  auto logs = std::make_shared<Logs>();
+  auto chosen = std::make_shared<Logs>();
   CLI::App* logs_app = app.add_subcommand("logs", "Print what ranks have written");
   add_common_flags(logs_app, common, false);
-  logs_app->add_option("job", logs->job, "JOB")->required();
-  logs_app->add_option("rank", logs->rank, "RANK; default: all, in rank order")
+  logs_app->add_option("job", chosen->job, "JOB")->required();
+  logs_app->add_option("rank", chosen->rank, "RANK; default: all, in rank order")
       ->check(CLI::Range(int64_t{0}, int64_t{UINT32_MAX}));
-  logs_app->add_flag("-f,--follow", logs->follow, "Go on until the rank, or the job, is over");
-  logs_app->add_flag("--stderr", logs->standard_error, "Standard error instead of output");
-  commands.push_back({logs_app, [&common, logs] {
-                        absl::StatusOr<Opened> opened = open_job(common, logs->job);
-                        if (!opened.ok()) return fail(opened.status());
-                        if (logs->rank < 0) {
-                          return print_all(*opened, logs->standard_error, logs->follow);
-                        }
-                        return print_rank(*opened, static_cast<uint32_t>(logs->rank),
-                                          logs->standard_error, logs->follow);
-                      }});
+  logs_app->add_flag("-f,--follow", chosen->follow, "Go on until the rank, or the job, is over");
+  logs_app->add_flag("--stderr", chosen->standard_error, "Standard error instead of output");
+  commands.push_back({logs_app, [&common, chosen] { return logs(common, *chosen); }});
 
   struct Fetch {
     std::string job, output;

@@ -1,7 +1,6 @@
 // pesc jobs, status, why, stats, cancel, retry, rm.
 #include <fmt/format.h>
 
-#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -13,11 +12,6 @@ namespace pesc::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-int64_t now_unix_ms() {
-  using namespace std::chrono;
-  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
-}
 
 Json to_json(const JobStatus& s) {
   return {{"id", s.id},
@@ -167,11 +161,59 @@ int stats(const Common& common, Client& client, const std::string& id) {
   return kSucceeded;
 }
 
-int cancel(Client& client, const std::string& id) {
+int cancel(const Common& common, Client& client, const std::string& id) {
   absl::StatusOr<JobHandle> job = client.attach(id);
   if (!job.ok()) return fail(job.status());
-  absl::Status status = job->cancel();
-  return status.ok() ? kSucceeded : fail(status);
+  absl::StatusOr<JobStatus> before = job->status();
+  if (!before.ok()) return fail(before.status());
+  absl::Status cancelled = job->cancel();
+  if (!cancelled.ok()) return fail(cancelled);
+  // What finished meanwhile has finished; the rest is stopped, or is being stopped.
+  absl::StatusOr<JobStatus> after = job->status();
+  if (!after.ok()) return fail(after.status());
+  const uint32_t finished = after->succeeded + after->failed;
+  const uint32_t stopped = before->finished() ? 0 : after->repetitions - finished;
+  if (common.json) {
+    fmt::print("{}\n", dump(Json{{"id", id},
+                                 {"stopped", stopped},
+                                 {"finished", finished},
+                                 {"was_over", before->finished()}}));
+  } else if (before->finished()) {
+    say(fmt::format("job {} is over already ({}): nothing was left to stop", id,
+                    to_string(before->state)));
+  } else {
+    say(fmt::format("cancelled {}: {} stopped{}, {} had finished", id, count_ranks(stopped),
+                    after->running > 0 ? fmt::format(" ({} still ending)", after->running) : "",
+                    finished));
+  }
+  return kSucceeded;
+}
+
+int retry(const Common& common, Client& client, const std::string& id) {
+  absl::StatusOr<uint32_t> ranks = client.retry(id);
+  if (!ranks.ok()) return fail(ranks.status());
+  if (common.json) {
+    fmt::print("{}\n", dump(Json{{"id", id}, {"ranks", *ranks}}));
+  } else {
+    say(count_ranks(*ranks) + (*ranks == 1 ? " runs" : " run") + " again");
+  }
+  return kSucceeded;
+}
+
+int remove(const Common& common, Client& client, const std::string& id) {
+  absl::StatusOr<JobHandle> job = client.attach(id);
+  if (!job.ok()) return fail(job.status());
+  absl::StatusOr<JobStatus> before = job->status();
+  if (!before.ok()) return fail(before.status());
+  absl::Status removed = client.remove(id);
+  if (!removed.ok()) return fail(removed);
+  if (common.json) {
+    fmt::print("{}\n", dump(Json{{"id", id}, {"ranks", before->repetitions}}));
+  } else {
+    say(fmt::format("removed {} ({}): {} and what {} left", id, before->name,
+                    count_ranks(before->repetitions), before->repetitions == 1 ? "it" : "they"));
+  }
+  return kSucceeded;
 }
 
 }  // namespace
@@ -202,19 +244,15 @@ void add_job_commands(CLI::App& app, Common& common, Commands& commands) {
   add_job_command(
       app, common, commands, "stats", "Durations, ranks per worker, speed-up", true,
       [&common](Client& client, const std::string& id) { return stats(common, client, id); });
-  add_job_command(app, common, commands, "cancel", "Stop a job", false, cancel);
-  add_job_command(app, common, commands, "retry", "Run the failed ranks of a job again", false,
-                  [](Client& client, const std::string& id) -> int {
-                    absl::StatusOr<uint32_t> ranks = client.retry(id);
-                    if (!ranks.ok()) return fail(ranks.status());
-                    say(count_ranks(*ranks) + (*ranks == 1 ? " runs" : " run") + " again");
-                    return kSucceeded;
-                  });
-  add_job_command(app, common, commands, "rm", "Remove a finished job and its outputs", false,
-                  [](Client& client, const std::string& id) -> int {
-                    absl::Status status = client.remove(id);
-                    return status.ok() ? kSucceeded : fail(status);
-                  });
+  add_job_command(
+      app, common, commands, "cancel", "Stop a job", true,
+      [&common](Client& client, const std::string& id) { return cancel(common, client, id); });
+  add_job_command(
+      app, common, commands, "retry", "Run the failed ranks of a job again", true,
+      [&common](Client& client, const std::string& id) { return retry(common, client, id); });
+  add_job_command(
+      app, common, commands, "rm", "Remove a finished job and its outputs", true,
+      [&common](Client& client, const std::string& id) { return remove(common, client, id); });
 }
 
 }  // namespace pesc::cli

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -65,12 +66,17 @@ int workers(const Common& common) {
   }
   fmt::print("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}\n", "WORKER", "ROOM", "STATE",
              "CPUS (USED)", "MEMORY", "RUNNING", "FINISHED", "ADDRESS");
+  std::map<std::string, std::vector<std::string>> noted;  // who says so: most say the same
   for (const WorkerStatus& w : *workers) {
     print_line(fmt::format("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}", w.name, w.room,
                            w.state, fmt::format("{:g} ({:g})", w.cpus, w.cpus_used),
                            format_bytes(w.memory_bytes), w.running, w.finished, w.address));
     if (!w.trouble.empty()) print_line(fmt::format("  gets no work: {}", w.trouble));
-    for (const std::string& warning : w.warnings) print_line(fmt::format("  note: {}", warning));
+    for (const std::string& warning : w.warnings) noted[warning].push_back(w.name);
+  }
+  for (const auto& [warning, names] : noted) {
+    std::string who = names.size() == 1 ? names.front() : fmt::format("{} workers", names.size());
+    print_line(fmt::format("note ({}): {}", who, warning));
   }
   if (workers->empty()) fmt::print("no worker has attached yet (pesc-worker --coordinator …)\n");
   return kSucceeded;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <thread>
 
@@ -16,6 +17,8 @@ absl::StatusOr<client::FetchReport> fetch_job(Client& client, const std::string&
                                               const SaveOptions& options, bool quiet) {
   absl::StatusOr<JobId> job = parse_job_id(id);
   if (!job.ok()) return job.status();
+  absl::Status claimed = client::claim_directory(directory, id, options);
+  if (!claimed.ok()) return other_directory(claimed);
   absl::StatusOr<client::FetchReport> report =
       client::fetch(client.session(), *job, directory, options);
   if (!report.ok() || quiet || report->uncollected.empty()) return report;
@@ -28,12 +31,27 @@ absl::StatusOr<client::FetchReport> fetch_job(Client& client, const std::string&
   return report;
 }
 
-void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json) {
+int64_t now_unix_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+absl::Status other_directory(const absl::Status& status) {
+  return absl::Status(status.code(), std::string(status.message()) + " (-o DIR names one)");
+}
+
+uint64_t elapsed_ms(const JobStatus& status, int64_t now_unix_ms, uint64_t paused_ms) {
+  int64_t end = status.finished_unix_ms != 0 ? status.finished_unix_ms : now_unix_ms;
+  return std::max<int64_t>(0, end - status.submitted_unix_ms - static_cast<int64_t>(paused_ms));
+}
+
+void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json,
+                uint64_t paused_ms) {
   if (json) {
     fmt::print("{}\n", json_of(status));
     return;
   }
-  uint64_t ms = std::max<int64_t>(0, status.finished_unix_ms - status.submitted_unix_ms);
+  uint64_t ms = elapsed_ms(status, status.finished_unix_ms, paused_ms);
   std::string line = fmt::format("{} of {} succeeded in {}", status.succeeded,
                                  count_ranks(status.repetitions), format_duration_ms(ms));
   if (status.failed > 0) line += fmt::format(", {} failed", status.failed);
@@ -63,7 +81,7 @@ void say_why_it_waits(Client client, const std::string& id) {
 }
 
 Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>& ranks,
-                         int64_t now_unix_ms) {
+                         int64_t now_unix_ms, uint64_t paused_ms) {
   Statistics out;
   std::vector<double> seconds;
   std::map<std::string, uint32_t> workers;
@@ -74,8 +92,7 @@ Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>&
     ++workers[rank.worker];
   }
   out.ranks = static_cast<uint32_t>(seconds.size());
-  int64_t end = status.finished_unix_ms != 0 ? status.finished_unix_ms : now_unix_ms;
-  out.elapsed_seconds = std::max<int64_t>(0, end - status.submitted_unix_ms) / 1000.0;
+  out.elapsed_seconds = elapsed_ms(status, now_unix_ms, paused_ms) / 1000.0;
   out.ranks_per_worker.assign(workers.begin(), workers.end());
   if (seconds.empty()) return out;
   std::sort(seconds.begin(), seconds.end());

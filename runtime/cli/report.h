@@ -16,10 +16,18 @@ absl::StatusOr<client::FetchReport> fetch_job(Client& client, const std::string&
                                               const SaveOptions& options, bool quiet);
 
 // One line for the job, and the reasons of its failures.
-void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json);
+// `paused_ms`: when nothing of it ran because the run was interrupted, and gone on with later.
+void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json,
+                uint64_t paused_ms = 0);
+// From submission to the end, or to now, without the pauses.
+uint64_t elapsed_ms(const JobStatus& status, int64_t now_unix_ms, uint64_t paused_ms);
+// An error about a directory, with the flag that names another one.
+absl::Status other_directory(const absl::Status& status);
 
 // Says what a job that does not move waits for. Does not block.
 void say_why_it_waits(Client client, const std::string& id);
+
+int64_t now_unix_ms();
 
 struct Statistics {
   uint32_t ranks = 0;  // that have run to their end
@@ -30,7 +38,7 @@ struct Statistics {
   std::vector<std::pair<std::string, uint32_t>> ranks_per_worker;
 };
 Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>& ranks,
-                         int64_t now_unix_ms);
+                         int64_t now_unix_ms, uint64_t paused_ms = 0);
 
 // Work done again, as a share of all work done. 0 when there was none.
 double redone_share(const AttemptTally& tally);

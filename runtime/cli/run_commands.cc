@@ -2,8 +2,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <memory>
 
 #include "blob/hash.h"
@@ -12,14 +10,14 @@
 #include "rpc/credentials.h"
 #include "runtime/cli/cli.h"
 #include "runtime/cli/job_options.h"
+#include "runtime/cli/placeholder_notes.h"
 #include "runtime/cli/report.h"
+#include "runtime/cli/run_directory.h"
 #include "runtime/cli/watcher.h"
 #include "runtime/local/cluster.h"
 
 namespace pesc::cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct RunOptions {
   JobOptions job;
@@ -34,43 +32,9 @@ void say_sent(const std::vector<std::string>& sent) {
   say("sending " + names + " (--no-auto-files stops this)");
 }
 
-// What `run` keeps about an embedded job, beside the results: its id, and the cluster's state.
-class RunDirectory {
- public:
-  explicit RunDirectory(const std::string& output) : output_(output) {}
-  fs::path state() const { return output_ / ".pesc" / "state"; }
-
-  std::string job_id() const { return read("job"); }
-  bool can_be_resumed() const { return !job_id().empty() && fs::exists(state()); }
-  // A digest of the job's description: to resume is to go on with this very job.
-  void describe(const std::string& digest) const { write("spec", digest); }
-  std::string described() const { return read("spec"); }
-  // What is complete needs no state to go on from.
-  void complete(const std::string& digest) const {
-    write("complete", digest);
-    std::error_code ignored;
-    fs::remove_all(state(), ignored);
-  }
-  std::string completed() const { return read("complete"); }
-  // Nothing was submitted: the directory is as free as before.
-  void unclaim() const {
-    std::error_code ignored;
-    fs::remove_all(output_ / ".pesc", ignored);
-    fs::remove(output_, ignored);  // when it is empty
-  }
-
- private:
-  std::string read(const char* name) const {
-    std::ifstream in(output_ / ".pesc" / name);
-    std::string word;
-    in >> word;
-    return word;
-  }
-  void write(const char* name, const std::string& word) const {
-    std::ofstream(output_ / ".pesc" / name) << word << '\n';
-  }
-  fs::path output_;
-};
+void say_notes(const Job& job) {
+  for (const std::string& note : placeholder_notes(job.arguments)) say(note);
+}
 
 class RunCommand {
  public:
@@ -101,15 +65,19 @@ class RunCommand {
     // A coordinator is asked before anything is written here, an embedded one has its state here.
     absl::StatusOr<Client> client = embedded_ ? absl::CancelledError() : open_client();
     if (!embedded_ && !client.ok()) return fail(client.status());
+    if (resuming_) paused_ms_ = RunDirectory(output_).add_pause(now_unix_ms());
     absl::Status status = client::claim_directory(output_, *id, {});
-    if (!status.ok()) return fail(status);
+    if (!status.ok()) return fail(other_directory(status));
     unclaim_ = !resuming_;
     if (embedded_) {
       RunDirectory(output_).describe(digest_);
       client = open_client();
       if (!client.ok()) return fail(client.status());
     }
-    if (!common_.json) say_sent(sent);
+    if (!common_.json) {
+      say_notes(*job);
+      say_sent(sent);
+    }
     Submitted submitted = submit_watching(*client, *job, *id);
     absl::StatusOr<JobHandle>& handle = submitted.job;
     if (handle.status().code() == absl::StatusCode::kAlreadyExists && options_.resume) {
@@ -207,8 +175,10 @@ class RunCommand {
     absl::StatusOr<JobStatus> status = handle.status();
     if (!status.ok()) return;
     if (!common_.json) {
-      say(fmt::format("resuming: {} of {} ranks are there already", status->succeeded,
-                      status->repetitions));
+      say(
+          fmt::format("resuming: {} of {} ranks are there already; the {} in which nothing ran are "
+                      "not counted",
+                      status->succeeded, status->repetitions, format_duration_ms(paused_ms_)));
     }
     if (status->finished() && status->state != State::succeeded) {
       absl::StatusOr<uint32_t> ranks = client.retry(handle.id());
@@ -221,7 +191,7 @@ class RunCommand {
       say(fmt::format("job {} ({}{})", handle.id(), count_ranks(repetitions_),
                       embedded_ ? ", in this process" : ""));
     }
-    Watched watched = watch(handle, embedded_,
+    Watched watched = watch(client, handle,
                             {.quiet = common_.json, .interrupted = interrupted, .on_stalled = [&] {
                                say_why_it_waits(client, handle.id());
                              }});
@@ -232,7 +202,7 @@ class RunCommand {
         fetch_job(client, handle.id(), output_, {}, common_.json);
     if (!fetched.ok()) return fail(fetched.status());
     const JobStatus& status = watched.result->status();
-    report_end(client, status, output_, common_.json);
+    report_end(client, status, output_, common_.json, paused_ms_);
     if (embedded_ && status.state == State::succeeded) finished_ = true;
     if (watched.end == WatchEnd::interrupted) return kInterrupted;
     return status.state == State::succeeded ? kSucceeded : kSomeFailed;
@@ -251,6 +221,7 @@ class RunCommand {
   LocalOptions local_;
   std::string output_, digest_;
   uint32_t repetitions_ = 0;
+  uint64_t paused_ms_ = 0;  // of all interruptions
   bool embedded_ = false, resuming_ = false, finished_ = false, unclaim_ = false;
 };
 
@@ -262,6 +233,7 @@ int submit(const Common& common, const JobOptions& options) {
   if (!prepared.ok()) return fail(prepared.status());
   absl::StatusOr<Client> client = connect(common);
   if (!client.ok()) return fail(client.status());
+  if (!common.json) say_notes(*job);
   say_sent(sent);
   absl::StatusOr<JobHandle> handle = client->submit(*job);
   if (!handle.ok()) return fail(handle.status());

@@ -22,7 +22,8 @@ size_t distance(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-std::string suggestion(const std::string& typed, const std::vector<std::string>& words) {
+std::optional<std::string> nearest(const std::string& typed,
+                                   const std::vector<std::string>& words) {
   const std::string* best = nullptr;
   size_t best_distance = 3;
   for (const std::string& word : words) {
@@ -34,7 +35,13 @@ std::string suggestion(const std::string& typed, const std::vector<std::string>&
       best_distance = d;
     }
   }
-  return best == nullptr ? "" : " (did you mean '" + *best + "'?)";
+  if (best == nullptr || *best == typed) return std::nullopt;
+  return *best;
+}
+
+std::string suggestion(const std::string& typed, const std::vector<std::string>& words) {
+  std::optional<std::string> best = nearest(typed, words);
+  return best ? " (did you mean '" + *best + "'?)" : "";
 }
 
 }  // namespace pesc::cli

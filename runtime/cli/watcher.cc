@@ -168,18 +168,13 @@ class Watch {
     }
     display_.end();
     if (interrupted_) watched_.end = WatchEnd::interrupted;
-    *alive_ = false;
     return watched_;
   }
 
  private:
   void subscribe() {
-    // What is posted may come after the watch has ended: then nothing is left to tell.
-    auto executor = [inbox = inbox_, alive = alive_](std::function<void()> work) {
-      inbox->post([alive, work = std::move(work)] {
-        if (*alive) work();
-      });
-    };
+    // What comes after the watch has ended is posted, and never run.
+    auto executor = [inbox = inbox_](std::function<void()> work) { inbox->post(std::move(work)); };
     job_.on_progress(
         [this](const Progress& progress) {
           idle_ = progress.status.running == 0 && progress.status.waiting > 0;
@@ -249,13 +244,11 @@ class Watch {
     display_.end();
     if (away_) return leave_uncancelled();
     if (!options_.interrupted) say("cancelling (once more to leave at once)");
-    cancelling_ = true;
+    cancelling_ = !client_.embedded();
     // Not here: the coordinator may be away, and the second interrupt must still be heard.
-    std::thread([this, job = job_, inbox = inbox_, alive = alive_]() mutable {
+    std::thread([this, job = job_, inbox = inbox_]() mutable {
       absl::Status status = job.cancel();
-      inbox->post([this, alive, status] {
-        if (*alive) cancelled(status);
-      });
+      inbox->post([this, status] { cancelled(status); });
     }).detach();
   }
 
@@ -304,7 +297,6 @@ class Watch {
   const WatchOptions& options_;
   Signals signals_;
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // on the main thread only
   Display display_;
   Watched watched_;
   bool over_ = false, left_ = false;

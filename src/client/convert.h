@@ -12,6 +12,13 @@ struct FinalRank {
   BlobRef output;
 };
 
+// What a worker or the coordinator says of "the worker" is said of this machine when both are in
+// this process. Only PESC's own words: what programs wrote stays.
+std::string of_this_machine(std::string text);
+void say_this_machine(pesc::JobStatus& status);
+void say_this_machine(pesc::RankResult& rank);
+void say_this_machine(pesc::WhyLine& line);
+
 pesc::JobStatus to_public(protocol::JobStatus::Reader status);
 pesc::RankProgress to_public(protocol::RankProgress::Reader progress);
 pesc::WorkerStatus to_public(protocol::WorkerStatus::Reader worker);

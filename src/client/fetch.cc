@@ -26,7 +26,7 @@ bool is_final(State state) { return state != State::waiting && state != State::r
 absl::Status io_error(const fs::path& path, const std::string& what) {
   std::string message = path.string() + ": " + what;
   if (what == strerror(ENOSPC) || what == strerror(EDQUOT)) {
-    return absl::ResourceExhaustedError(message + "; make room and fetch again: it goes on");
+    return absl::ResourceExhaustedError(message + "; make room and try again: it goes on");
   }
   return absl::FailedPreconditionError(message);
 }
@@ -192,7 +192,7 @@ absl::StatusOr<std::string> holder(const fs::path& directory) {
   if (!fs::exists(directory, error)) return std::string();
   if (!fs::is_directory(directory, error)) {
     return absl::FailedPreconditionError("'" + directory.string() +
-                                         "' is not a directory: name another one (-o DIR)");
+                                         "' is not a directory: name another one");
   }
   std::ifstream marker(directory / ".pesc" / "job");
   std::string id;
@@ -201,7 +201,7 @@ absl::StatusOr<std::string> holder(const fs::path& directory) {
     if (it->path().filename() == ".pesc") continue;
     return absl::FailedPreconditionError(
         "the output directory '" + directory.string() +
-        "' is not empty; name another one (-o DIR) or empty it, nothing was changed");
+        "' is not empty; name another one or empty it, nothing was changed");
   }
   if (error) {
     return absl::FailedPreconditionError("the output directory '" + directory.string() +
@@ -220,7 +220,7 @@ absl::Status claim_directory(const std::string& directory, const std::string& id
   if (!held.ok() && !(options.overwrite && fs::is_directory(path))) return held.status();
   if (held.ok() && !held->empty() && *held != id && !options.overwrite) {
     return absl::FailedPreconditionError("'" + directory + "' holds the results of job " + *held +
-                                         "; name another directory (-o DIR)");
+                                         "; name another directory");
   }
   if (held.ok() && *held != id && options.overwrite) {
     std::error_code error;
@@ -242,7 +242,7 @@ absl::Status claim_directory(const std::string& directory, const std::string& id
 
 absl::StatusOr<std::vector<FinalRank>> read_ranks(Session& session, JobId id, uint32_t first,
                                                   uint32_t max) {
-  return session.call<std::vector<FinalRank>>([=](UserSession& user) {
+  auto page = session.call<std::vector<FinalRank>>([=](UserSession& user) {
     auto request = user.ranksRequest();
     request.setId(id.value);
     request.setFirst(first);
@@ -253,6 +253,10 @@ absl::StatusOr<std::vector<FinalRank>> read_ranks(Session& session, JobId id, ui
       return ranks;
     });
   });
+  if (page.ok() && session.embedded()) {
+    for (FinalRank& rank : *page) say_this_machine(rank.result);
+  }
+  return page;
 }
 
 absl::StatusOr<std::vector<RankResult>> read_all_ranks(Session& session, JobId id) {
@@ -289,16 +293,6 @@ bool JobResult::succeeded() const { return state_->status.state == pesc::State::
 
 absl::StatusOr<std::vector<RankResult>> JobResult::ranks() const {
   return client::read_all_ranks(*state_->session, state_->id);
-}
-
-absl::StatusOr<std::string> JobResult::output(uint32_t rank) const {
-  absl::StatusOr<client::FinalRank> info = client::read_rank(*state_->session, state_->id, rank);
-  if (!info.ok()) return info.status();
-  if (info->output.empty()) {
-    return absl::NotFoundError("rank " + std::to_string(rank) + " left no output");
-  }
-  return blob::read_member(client::download(state_->session, info->output), "output.txt",
-                           UINT64_MAX);
 }
 
 absl::Status JobResult::save(const std::string& directory, const SaveOptions& options) const {

@@ -1,9 +1,7 @@
 #include <condition_variable>
 #include <deque>
 
-#include "blob/pack.h"
 #include "client/state.h"
-#include "client/transfer.h"
 
 namespace pesc {
 namespace {
@@ -30,24 +28,42 @@ struct Followed {
   std::vector<RankProgress> progress;
 };
 
-kj::Promise<Followed> follow(UserSession& user, JobId id, uint64_t revision, uint32_t committed,
-                             uint32_t wait_ms) {
+// A coordinator that is stopped, or behind a network that drops everything, says nothing at all:
+// after this long past the answer's time the connection is given up, and made again.
+constexpr uint32_t kSilenceMs = 10'000;
+
+kj::Promise<Followed> follow(Session& session, UserSession& user, JobId id, uint64_t revision,
+                             uint32_t committed, uint32_t wait_ms) {
   auto request = user.followRequest();
   request.setId(id.value);
   request.setRevision(revision);
   request.setCommitted(committed);
   request.setMaxWaitMs(wait_ms);
-  return request.send().then([](FollowResponse response) {
-    Followed out;
-    out.status = client::to_public(response.getStatus());
-    out.revision = response.getStatus().getRevision();
-    out.committed = response.getStatus().getCommitted();
-    for (auto rank : response.getFinished()) {
-      out.finished.push_back(client::to_public(rank).result);
-    }
-    for (auto rank : response.getProgress()) out.progress.push_back(client::to_public(rank));
-    return out;
-  });
+  kj::Promise<Followed> silence =
+      session.thread()
+          .loop()
+          .timer()
+          .afterDelay((int64_t{wait_ms} + kSilenceMs) * kj::MILLISECONDS)
+          .then([]() -> kj::Promise<Followed> {
+            return KJ_EXCEPTION(DISCONNECTED, "unavailable: the coordinator does not answer");
+          });
+  kj::Promise<Followed> answer =
+      request.send().then([local = session.embedded()](FollowResponse response) {
+        Followed out;
+        out.status = client::to_public(response.getStatus());
+        out.revision = response.getStatus().getRevision();
+        out.committed = response.getStatus().getCommitted();
+        for (auto rank : response.getFinished()) {
+          out.finished.push_back(client::to_public(rank).result);
+          if (local) client::say_this_machine(out.finished.back());
+        }
+        for (auto rank : response.getProgress()) out.progress.push_back(client::to_public(rank));
+        if (local) client::say_this_machine(out.status);
+        return out;
+      });
+  // Embedded, both sides stop and sleep together: no silence to be found.
+  if (session.embedded()) return answer;
+  return answer.exclusiveJoin(kj::mv(silence));
 }
 
 // What a follower is told of: each change (at most ten times a second), each rank that became
@@ -87,8 +103,8 @@ class Follower : public std::enable_shared_from_this<Follower> {
     uint32_t committed = what_ == Follow::results ? committed_ : last_;
     return raw
         ->attempt<Followed>(
-            [id = id_, revision, committed](UserSession& user) {
-              return follow(user, id, revision, committed, kPollMs);
+            [raw, id = id_, revision, committed](UserSession& user) {
+              return follow(*raw, user, id, revision, committed, kPollMs);
             },
             client::kForever, 100)
         .then(
@@ -155,13 +171,15 @@ const std::string& JobHandle::id() const { return state_->id_text; }
 
 absl::StatusOr<JobStatus> JobHandle::status() const {
   JobId id = state_->id;
-  return state_->session->call<JobStatus>([id](UserSession& user) {
+  absl::StatusOr<JobStatus> status = state_->session->call<JobStatus>([id](UserSession& user) {
     auto request = user.statusRequest();
     request.setId(id.value);
     return request.send().then([](capnp::Response<protocol::UserSession::StatusResults> response) {
       return client::to_public(response.getStatus());
     });
   });
+  if (status.ok() && state_->session->embedded()) client::say_this_machine(*status);
+  return status;
 }
 
 void JobHandle::on_progress(std::function<void(const Progress&)> callback, Executor executor) {
@@ -234,7 +252,9 @@ absl::StatusOr<std::optional<RankResult>> JobHandle::next_result() {
   uint32_t next = next_;
   for (;;) {
     auto followed = state_->session->call<Followed>(
-        [id, next](UserSession& user) { return follow(user, id, kNoRevision, next, kPollMs); },
+        [session = state_->session.get(), id, next](UserSession& user) {
+          return follow(*session, user, id, kNoRevision, next, kPollMs);
+        },
         client::kForever);
     if (!followed.ok()) return followed.status();
     if (!followed->finished.empty()) {
@@ -243,39 +263,6 @@ absl::StatusOr<std::optional<RankResult>> JobHandle::next_result() {
     }
     if (followed->status.finished()) return std::optional<RankResult>();
   }
-}
-
-absl::StatusOr<std::string> JobHandle::read_output(uint32_t rank, uint64_t offset,
-                                                   bool standard_error) const {
-  JobId id = state_->id;
-  absl::StatusOr<FinalRank> info = client::read_rank(*state_->session, id, rank);
-  if (!info.ok()) return info.status();
-  if (info->result.state == pesc::State::running) {
-    auto live = state_->session->call<std::pair<std::string, bool>>([&](UserSession& user) {
-      auto request = user.readLogRequest();
-      request.setId(id.value);
-      request.setRank(rank);
-      request.setStream(standard_error ? 2 : 1);
-      request.setOffset(offset);
-      request.setMaxBytes(1 << 20);
-      return request.send().then(
-          [](capnp::Response<protocol::UserSession::ReadLogResults> response) {
-            auto data = response.getData();
-            return std::make_pair(
-                std::string(reinterpret_cast<const char*>(data.begin()), data.size()),
-                response.getRunning());
-          });
-    });
-    if (!live.ok()) return live.status();
-    return live->first;
-  }
-  if (info->output.empty()) return std::string();
-  absl::StatusOr<std::string> whole =
-      blob::read_member(client::download(state_->session, info->output),
-                        standard_error ? "stderr.txt" : "output.txt", UINT64_MAX);
-  if (whole.status().code() == absl::StatusCode::kNotFound) return std::string();
-  if (!whole.ok()) return whole.status();
-  return offset < whole->size() ? whole->substr(offset) : std::string();
 }
 
 absl::StatusOr<std::vector<RankResult>> JobHandle::ranks() const {
@@ -315,8 +302,8 @@ absl::StatusOr<JobResult> JobHandle::wait(std::chrono::milliseconds timeout) {
       left_ms = std::clamp<int64_t>(left.count(), 0, kPollMs);
     }
     auto followed = state_->session->call<Followed>(
-        [id, last, left_ms](UserSession& user) {
-          return follow(user, id, kNoRevision, last, left_ms);
+        [session = state_->session.get(), id, last, left_ms](UserSession& user) {
+          return follow(*session, user, id, kNoRevision, last, left_ms);
         },
         for_ever ? client::kForever : left_ms);
     if (!followed.ok()) {

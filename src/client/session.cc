@@ -8,6 +8,7 @@ namespace pesc::client {
 namespace {
 
 constexpr uint64_t kConnectMs = 10'000;
+constexpr int64_t kSilentMs = 8'000;  // less than that: see RemoteLink::open
 
 class RemoteLink : public Link {
  public:
@@ -21,8 +22,43 @@ class RemoteLink : public Link {
   void drop() override { session_.reset(); }
   kj::Promise<void> close() override { return kj::READY_NOW; }
 
+  void on_contact(std::function<void(bool)> callback) override {
+    observer_ = std::move(callback);
+    if (observer_ && away_) observer_(false);
+  }
+
  private:
   kj::Promise<UserSession> open() {
+    kj::Promise<UserSession> login = log_in();
+    // The first time, whoever accepts and says nothing is no coordinator. Where one has answered,
+    // it is stopped, or its machine is: it is waited for.
+    if (answered_) {
+      login = login.exclusiveJoin(
+          loop_.timer()
+              .afterDelay(kSilentMs * kj::MILLISECONDS)
+              .then([]() -> kj::Promise<UserSession> {
+                return rpc::to_exception(absl::UnavailableError("the coordinator does not answer"));
+              }));
+    }
+    return login.then(
+        [this](UserSession session) {
+          answered_ = true;
+          contact(true);
+          return session;
+        },
+        [this](kj::Exception&& error) -> UserSession {
+          if (rpc::to_status(error).code() == absl::StatusCode::kUnavailable) contact(false);
+          kj::throwFatalException(kj::mv(error));
+        });
+  }
+
+  void contact(bool answers) {
+    if (away_ == !answers) return;
+    away_ = !answers;
+    if (observer_) observer_(answers);
+  }
+
+  kj::Promise<UserSession> log_in() {
     absl::StatusOr<rpc::Address> address = rpc::parse_address(join_.address);
     if (!address.ok()) return rpc::to_exception(address.status());
     return rpc::connect(loop_, *address, join_.certificate_pem, kConnectMs, join_.coordinator_uid)
@@ -48,6 +84,8 @@ class RemoteLink : public Link {
   rpc::JoinFile join_;
   std::unique_ptr<rpc::Connection> connection_;
   std::unique_ptr<kj::ForkedPromise<UserSession>> session_;
+  std::function<void(bool)> observer_;
+  bool away_ = false, answered_ = false;
 };
 
 class LocalLink : public Link {
@@ -95,6 +133,7 @@ std::shared_ptr<Session> Session::make() {
 
 absl::StatusOr<std::shared_ptr<Session>> Session::connect(rpc::JoinFile join) {
   std::shared_ptr<Session> session = make();
+  session->address_ = join.address;
   absl::Status status = session->thread_.call_void([&] {
     session->link_ = make_remote_link(session->thread_.loop(), std::move(join));
     return session->link_->session().ignoreResult();
@@ -127,6 +166,12 @@ Session::~Session() {
     done.set_value();
   });
   done.get_future().wait();
+}
+
+void Session::on_contact(std::function<void(bool)> callback) {
+  thread_.loop().post([this, callback = std::move(callback)]() mutable {
+    if (link_) link_->on_contact(std::move(callback));
+  });
 }
 
 absl::Status Session::call_void(std::function<kj::Promise<void>(UserSession&)> make,

@@ -27,6 +27,8 @@ class Link {
   virtual void drop() = 0;
   // Before it is destroyed: ends what must not outlive it.
   virtual kj::Promise<void> close() = 0;
+  // See Session::on_contact.
+  virtual void on_contact(std::function<void(bool answers)>) {}
 };
 
 std::unique_ptr<Link> make_remote_link(rpc::Loop& loop, rpc::JoinFile join);
@@ -62,9 +64,16 @@ class Session {
   kj::Promise<T> attempt(std::function<kj::Promise<T>(UserSession&)> make, uint64_t retry_for_ms,
                          uint64_t backoff_ms);
 
+  // Calls back, on the loop's thread, with false when no connection to the coordinator can be made
+  // (its calls wait then) and with true when one is made again; with false at once when that is so
+  // already. One that breaks and is made again at once is no absence. Replaces the former callback,
+  // which must not block; {} ends it.
+  void on_contact(std::function<void(bool answers)> callback);
+
   LoopThread& thread() { return thread_; }
   Dispatcher& dispatcher() { return dispatcher_; }
   bool embedded() const { return embedded_; }
+  const std::string& address() const { return address_; }  // empty: embedded
 
  private:
   Session() = default;
@@ -73,6 +82,7 @@ class Session {
   std::unique_ptr<Link> link_;  // made and ended on the loop's thread
   Dispatcher dispatcher_;
   bool embedded_ = false;
+  std::string address_;
 };
 
 template <typename T>

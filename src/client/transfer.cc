@@ -98,7 +98,9 @@ absl::Status upload_large(Session& session, const BlobRef& blob, const fs::path&
               if (state->next >= blob.size_bytes || *vanished) return kj::READY_NOW;
               uint64_t offset = state->next;
               size_t size = std::min<uint64_t>(kChunkBytes, blob.size_bytes - offset);
-              absl::StatusOr<std::string> bytes = file->read(offset, size);
+              // A byte more at the end: a file that has grown is not what was hashed either.
+              bool last = offset + size == blob.size_bytes;
+              absl::StatusOr<std::string> bytes = file->read(offset, size + (last ? 1 : 0));
               if (!bytes.ok() || bytes->size() != size) {
                 *vanished = true;
                 return kj::READY_NOW;

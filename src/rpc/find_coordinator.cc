@@ -108,7 +108,7 @@ absl::Status check_role(const JoinFile& join, Role wanted, const fs::path& path)
   if (join.role == wanted || (wanted == Role::user && join.role == Role::admin)) {
     return absl::OkStatus();
   }
-  return absl::FailedPreconditionError(fmt::format(
+  return absl::PermissionDeniedError(fmt::format(
       "{} is a join file for the role {}, and this needs one for {}: `pesc join-file {} "
       "NAME` on the coordinator's machine makes it",
       path.string(), to_string(join.role), to_string(wanted), to_string(wanted)));
