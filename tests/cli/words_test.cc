@@ -4,6 +4,7 @@
 
 #include "runtime/cli/cli.h"
 #include "runtime/cli/completion.h"
+#include "runtime/cli/placeholder_notes.h"
 #include "runtime/cli/report.h"
 #include "runtime/cli/suggest.h"
 
@@ -23,6 +24,26 @@ TEST(Suggestion, TheNearestOrNone) {
   EXPECT_EQ(suggestion("frobnicate", words), "");
   EXPECT_EQ(suggestion("x", words), "");
   EXPECT_EQ(suggestion("", words), "");
+}
+
+TEST(PlaceholderNotes, OnlyForNamesThatAreClose) {
+  EXPECT_THAT(
+      placeholder_notes({"--seed={rnak}", "{rnak}"}),
+      ElementsAre("'{rnak}' is no placeholder of PESC's and is passed as it is (did you mean "
+                  "'{rank}'?)"));
+  EXPECT_THAT(placeholder_notes({"{parameter[0]}"}),
+              ElementsAre(HasSubstr("did you mean '{parameters[0]}'?")));
+  EXPECT_THAT(placeholder_notes({"{parameters}"}),
+              ElementsAre(HasSubstr("did you mean '{parameters[rank]}'?")));
+  EXPECT_THAT(placeholder_notes({"{outputdir}", "{wordl_size}"}),
+              ElementsAre(HasSubstr("'{output_dir}'"), HasSubstr("'{world_size}'")));
+}
+
+TEST(PlaceholderNotes, NotForWhatProgramsUseBracesFor) {
+  EXPECT_THAT(placeholder_notes({"{rank}", "{parameters[rank]}", "{parameters[12]}", "{{rnak}}",
+                                 "{x}", "{i}", "{}", "{ print $1 }", "{\"a\":{\"b\":1}}", "{a,b}",
+                                 "{1..5}", "s/{name}/x/", "no braces"}),
+              ElementsAre());
 }
 
 TEST(Completion, KnowsCommandsAndFlags) {

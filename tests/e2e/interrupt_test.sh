@@ -43,7 +43,11 @@ expect 2 pesc run -n 5 --slots 1 -o r-kill -- ./counted
 says "--resume"
 expect 2 pesc run -n 6 --slots 1 -o r-kill --resume -- ./counted
 says "incomplete run of another job"
+# An hour passes; it does not count.
+find r-kill/.pesc/state -exec touch -d '1 hour ago' {} +
 start resumed pesc run -n 5 --slots 1 -o r-kill --resume -- ./counted
+await "$WORK/resumed.err" 'resuming: .* the (1h|60m|59m)' "$RUN" >/dev/null ||
+  { fail "the pause was not noticed"; cat "$WORK/resumed.err" >&2; }
 echo go >"$WORK/gate"
 ended resumed 0
 grep -q 'resuming: 3 of 5' "$WORK/resumed.err" || { fail "not resumed"; cat "$WORK/resumed.err" >&2; }

@@ -16,6 +16,8 @@ same r/output.txt expected
 expect 0 pesc workers --json
 prints '"name":"one"'
 prints '"room":"blue"'
+expect 0 pesc workers
+equal "$(grep -c 'note (2 workers): .*ranks run as' "$WORK/out")" 1 "what both warn of, once"
 expect 2 pesc run --resume -o r-resume -- ./rank
 says "--resume"
 unset PESC_COORDINATOR
@@ -92,10 +94,27 @@ WAITING=$(cat "$WORK/out")
 expect 0 pesc why "$WAITING"
 prints "nowhere"
 expect 0 pesc cancel "$WAITING"
+says "cancelled $WAITING: 1 rank stopped, 0 had finished"
 expect 1 pesc watch "$WAITING"
+expect 0 pesc cancel "$WAITING"
+says "job $WAITING is over already (cancelled): nothing was left to stop"
+expect 0 pesc cancel "$WAITING" --json
+quiet
+equal "$(cat "$WORK/out")" "{\"id\":\"$WAITING\",\"stopped\":0,\"finished\":0,\"was_over\":true}"
 expect 0 pesc rm "$WAITING"
+says "removed $WAITING (rank): 1 rank and what it left"
 expect 2 pesc status "$WAITING"
 says "$WAITING"
+expect 0 pesc submit --coordinator "$ADDRESS" --room nowhere -n 3 -- ./rank
+CANCELLED=$(cat "$WORK/out")
+expect 0 pesc cancel "$CANCELLED" --json
+equal "$(cat "$WORK/out")" "{\"id\":\"$CANCELLED\",\"stopped\":3,\"finished\":0,\"was_over\":false}"
+expect 0 pesc retry "$CANCELLED" --json
+equal "$(cat "$WORK/out")" "{\"id\":\"$CANCELLED\",\"ranks\":3}"
+expect 2 pesc rm "$CANCELLED"
+expect 0 pesc cancel "$CANCELLED"
+expect 0 pesc rm "$CANCELLED" --json
+equal "$(cat "$WORK/out")" "{\"id\":\"$CANCELLED\",\"ranks\":3}"
 for command in status watch logs fetch cancel retry rm why stats; do
   expect 2 pesc $command 0000000000000
   expect 2 pesc $command nonsense
@@ -128,6 +147,4 @@ expect 3 pesc join-file user eve --coordinator ./ana.join
 expect 2 pesc join-file king eve
 expect 0 pesc doctor --coordinator "$ADDRESS"
 prints "answers, 2 workers attached"
-expect 0 pesc completion bash
-bash -n "$WORK/out" || fail "bash does not read its completion"
 done_with_tests

@@ -18,12 +18,21 @@ equal "$(wc -l <r/ranks.csv)" 13
 absent r/.pesc/state
 expect 2 pesc run -n 12 -o r -- ./rank
 says "holds the results of job"
+says "(-o DIR names one)"
 
 # Nothing but the result on standard output; lines of log never.
 expect 0 pesc run -o r-json --json -- ./rank
 quiet
 equal "$(json "$WORK/out" state)" succeeded
 equal "$(json "$WORK/out" repetitions)" 1
+
+# Called as its script when the program is an interpreter.
+expect 0 pesc run -o r-name --json -- sh ./rank
+equal "$(json "$WORK/out" name)" rank
+expect 0 pesc run -o r-name-2 --json --name mine -- sh ./rank
+equal "$(json "$WORK/out" name)" mine
+expect 0 pesc run -o r-name-3 --json -- sh -c 'exit 0'
+equal "$(json "$WORK/out" name)" sh
 
 # Arguments and placeholders.
 expect 0 pesc run -n 2 -o r-args --parameters a,b --parameter 'c,d' --inject none -- \
@@ -35,6 +44,15 @@ expect 0 pesc run -o r-flags --parameters 1,2 -- ./arguments own 'two words'
 equal "$(sed -n '1p;2p' r-flags/output.txt | tr '\n' '|')" "own|two words|"
 equal "$(grep -A2 -xF -- --parameters r-flags/output.txt | tr '\n' '|')" "--parameters|1|2|"
 equal "$(grep -A1 -xF -- --world_size r-flags/output.txt | tail -1)" 1
+
+# Braces that are nearly PESC's are passed on, and noted once; others are nobody's business.
+expect 0 pesc run -o r-note --inject none -- echo '{rnak}' '{rnak}' '{parameter[0]}' '{x}'
+equal "$(cat r-note/output.txt)" '{rnak} {rnak} {parameter[0]} {x}'
+says "did you mean '{rank}'?"
+says "did you mean '{parameters[0]}'?"
+equal "$(grep -c 'is no placeholder' "$WORK/err")" 2 "notes"
+expect 0 pesc run -o r-note-json --inject none --json -- echo '{rnak}'
+quiet
 
 # The environment: a clean base, what was asked for, the contract.
 PESC_E2E_SECRET=x PESC_E2E_TAKEN='a b' expect 0 pesc run -o r-env --inject env \

@@ -41,6 +41,18 @@ says "administrator"
 expect 3 pesc jobs --coordinator ./worker.join
 expect 2 pesc-worker --join-file ./ann.join --state "$WORK/worker-ann"
 says "worker"
+# However it is named: it would never do, so the worker ends at once.
+for name in PESC_COORDINATOR PESC_JOIN_FILE; do
+  expect 2 timeout 60 env $name="$PWD/ann.join" pesc-worker --state "$WORK/worker-ann"
+  says "is a join file for the role user, and this needs one for worker"
+done
+# A user's token in what says it is a worker's file: only the coordinator can tell.
+sed 's/"role": "user"/"role": "worker"/' ann.join >masked.join
+chmod 600 masked.join
+cmp -s ann.join masked.join && fail "the test changed no role"
+expect 2 timeout 60 pesc-worker --join-file ./masked.join --state "$WORK/worker-masked"
+says "the token is not a worker's"
+rm masked.join
 
 # A token that is made for this machine goes to no other.
 pesc-worker --join-file ./worker.join --coordinator 192.0.2.1:7341 --state "$WORK/worker-far" \

@@ -34,6 +34,11 @@ refused "there are 2 parameters" pesc run -n 3 --parameters a,b -- ./who '{param
 refused "there is one for cpp" pesc header cobol
 refused "there is bash and zsh" pesc completion fish
 
+# What this process alone can never run is refused, not waited for.
+refused "--cpus 3: a worker in this process has 2" pesc run --slots 2 --cpus 3 -- ./who
+refused "--memory: this machine has" pesc run --memory 1000T -- ./who
+refused "--room: rooms are a coordinator's" pesc run --room blue -- ./who
+
 # The program.
 mkdir folder
 echo text >plain
@@ -44,7 +49,7 @@ refused "is not executable: chmod +x it" pesc run -- ./plain
 # Files.
 refused "'nofile' cannot be read" pesc run --file nofile -- ./who
 refused "'nofile' cannot be read" pesc run --shared-file nofile -- ./who
-refused "is a directory, not an archive" pesc run --archive folder -- ./who
+refused "is a directory, not an archive: give it among the files" pesc run --archive folder -- ./who
 refused "is a directory" pesc run --shared-file folder -- ./who
 if [ "$(id -u)" -ne 0 ]; then
   echo secret >closed
