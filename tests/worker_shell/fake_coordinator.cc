@@ -20,6 +20,7 @@ class FakeCoordinator::UploadServer final : public protocol::Upload::Server {
   kj::Promise<void> finish(FinishContext) override {
     KJ_REQUIRE(bytes_.size() == blob_.size_bytes && sha256(bytes_) == blob_.digest);
     fake_.blobs_[blob_.digest] = bytes_;
+    ++fake_.uploaded;
     return kj::READY_NOW;
   }
 
@@ -42,6 +43,16 @@ class FakeCoordinator::BlobsServer final : public protocol::Blobs::Server {
     }
     auto out = context.getResults().initMissing(static_cast<unsigned>(missing.size()));
     for (unsigned i = 0; i < out.size(); ++i) out.set(i, missing[i]);
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> put(PutContext context) override {
+    size_t bytes = 0;
+    for (auto blob : context.getParams().getBlobs()) {
+      fake_.add_blob(std::string(protocol::as_view(blob)));
+      bytes += blob.size();
+    }
+    KJ_REQUIRE(bytes <= 1 << 20);
     return kj::READY_NOW;
   }
 
@@ -111,10 +122,36 @@ class FakeCoordinator::SessionServer final : public protocol::WorkerSession::Ser
     auto params = context.getParams();
     for (auto progress : params.getProgress()) fake_.progress_.insert(progress.getFraction());
     for (auto finished : params.getFinished()) take(finished, keys);
+    fake_.ready.clear();
+    for (auto held : params.getReady()) {
+      auto key = protocol::decode(held.getKey());
+      rpc::throw_if_error(key.status());
+      fake_.ready[*key] = held.getMasterPort();
+    }
     if (fake_.acknowledge) {
       protocol::encode_list(
           context.getResults().initAcknowledged(static_cast<unsigned>(keys.size())), keys);
     }
+    fake_.changed();
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> checkpoint(CheckpointContext context) override {
+    auto params = context.getParams();
+    auto key = protocol::decode(params.getKey());
+    rpc::throw_if_error(key.status());
+    auto manifest = protocol::decode(params.getManifest());
+    rpc::throw_if_error(manifest.status());
+    auto chunks = protocol::decode_list(params.getChunks());
+    rpc::throw_if_error(chunks.status());
+    KJ_REQUIRE(fake_.blobs_.contains(manifest->digest));
+    for (const BlobRef& chunk : *chunks) KJ_REQUIRE(fake_.blobs_.contains(chunk.digest));
+    if (fake_.refuse_checkpoints > 0) {
+      --fake_.refuse_checkpoints;
+      rpc::throw_if_error(absl::ResourceExhaustedError("the disk is full"));
+    }
+    fake_.checkpoints.push_back({*key, *manifest, params.getSavedMs()});
+    context.getResults().setNumber(static_cast<uint32_t>(fake_.checkpoints.size()));
     fake_.changed();
     return kj::READY_NOW;
   }
@@ -155,7 +192,7 @@ void FakeCoordinator::send(capnp::Request<protocol::WorkerSink::UpdateParams,
   loop_.detach(request.send().ignoreResult());
 }
 
-void FakeCoordinator::lease(const AttemptKey& key, const JobSpec& spec) {
+void FakeCoordinator::lease(const AttemptKey& key, const JobSpec& spec, const Terms& terms) {
   auto request = sink_->updateRequest();
   auto lease = request.initLeases(1)[0];
   protocol::encode(lease.initKey(), key);
@@ -163,6 +200,19 @@ void FakeCoordinator::lease(const AttemptKey& key, const JobSpec& spec) {
     lease.setHasSpec(true);
     protocol::encode(lease.initSpec(), spec);
   }
+  if (terms.checkpoint.number != 0) protocol::encode(lease.initCheckpoint(), terms.checkpoint);
+  lease.setHold(terms.hold);
+  lease.setLocalRank(terms.local_rank);
+  lease.setLocalWorldSize(terms.local_world_size);
+  send(kj::mv(request));
+}
+
+void FakeCoordinator::start(const AttemptKey& key, const std::string& address, uint16_t port) {
+  auto request = sink_->updateRequest();
+  auto order = request.initStart(1)[0];
+  protocol::encode(order.initKey(), key);
+  order.setMasterAddr(address.c_str());
+  order.setMasterPort(port);
   send(kj::mv(request));
 }
 

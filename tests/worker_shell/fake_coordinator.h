@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "model/checkpoint.h"
 #include "model/job_spec.h"
 #include "model/outcome.h"
 #include "pesc.capnp.h"
@@ -32,7 +33,14 @@ class FakeCoordinator {
   // What the worker is given as its session.
   protocol::WorkerSession::Client session();
   void add_blob(const std::string& bytes) { blobs_[sha256(bytes)] = bytes; }
-  void lease(const AttemptKey& key, const JobSpec& spec);
+  struct Terms {
+    CheckpointRef checkpoint;
+    bool hold = false;
+    uint32_t local_rank = 0, local_world_size = 1;
+  };
+  void lease(const AttemptKey& key, const JobSpec& spec, const Terms& terms);
+  void lease(const AttemptKey& key, const JobSpec& spec) { lease(key, spec, {}); }
+  void start(const AttemptKey& key, const std::string& address, uint16_t port);
   void stop(const AttemptKey& key, EndReason reason);
   std::string read_log(const AttemptKey& key, uint8_t stream);
   // Lets go of the worker's sink, as the end of a connection does.
@@ -42,6 +50,10 @@ class FakeCoordinator {
   void wait_until(const std::function<bool()>& condition);
   const End& wait_for_end(const AttemptKey& key);
   bool has_progress(double fraction) const { return progress_.contains(fraction); }
+  const std::string& blob(const Digest& digest) const { return blobs_.at(digest); }
+  bool has_blob(const Digest& digest) const { return blobs_.contains(digest); }
+  // Another content under its name: what the disk or the way has done to it.
+  void damage_blob(const Digest& digest) { blobs_.at(digest).front() ^= 1; }
 
   int attached = 0;
   bool acknowledge = true;
@@ -53,6 +65,15 @@ class FakeCoordinator {
   std::map<AttemptKey, int> reported;  // how often
   std::map<Digest, int> reads;         // calls that asked for the blob
   uint64_t largest_write = 0;
+  struct Saved {
+    AttemptKey key;
+    BlobRef manifest;
+    uint64_t saved_ms = 0;
+  };
+  std::vector<Saved> checkpoints;        // in the order in which they came
+  int refuse_checkpoints = 0;            // the next ones
+  int uploaded = 0;                      // blobs that came in pieces
+  std::map<AttemptKey, uint16_t> ready;  // held attempts, with their port
 
  private:
   class SessionServer;
