@@ -336,7 +336,7 @@ class History {
 
 TEST(RandomGangs, KeepTheirPromises) {
   const char* more = std::getenv("PESC_TEST_SEEDS");  // any number by hand
-  const uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 80;
+  const uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 40;
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     History(seed).run(400);

@@ -77,7 +77,7 @@ Core::State::GangPlan Core::State::plan_gang(const Job& job, WorkerId avoid) con
 
 bool Core::State::place_gang(Job& job) {
   GangPlan plan = plan_gang(job, job.gang->avoid);
-  if (plan.empty()) plan = plan_gang(job, {});
+  if (plan.empty() && job.gang->avoid != WorkerId()) plan = plan_gang(job, {});
   if (plan.empty()) {
     if (reservation.job == nullptr) reserve(job);
     return false;
