@@ -33,6 +33,8 @@
 #include <unistd.h>
 
 #ifdef __cplusplus
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 #define PESC_INLINE_ inline
@@ -520,7 +522,7 @@ struct RankContext {
     void* const loaded = pesc_load_checkpoint(name.c_str(), &size);
     if (loaded == nullptr) return false;
     bytes.assign(static_cast<const char*>(loaded), size);
-    std::free(loaded);
+    free(loaded);
     return true;
   }
 

@@ -44,7 +44,9 @@ class TestBlobs final : public protocol::Blobs::Server {
                      context.getParams().getDigest().size());
     if (what == "fail") throw_if_error(absl::NotFoundError("no blob: \"fail\""));
     if (what == "hang") {
+#if CAPNP_VERSION < 1'000'000  // later ones ask for an annotation in the schema instead
       context.allowCancellation();
+#endif
       on_hang();
       return kj::Promise<void>(kj::NEVER_DONE).attach(kj::defer([this] { on_cancel(); }));
     }
