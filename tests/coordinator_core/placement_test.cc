@@ -110,6 +110,23 @@ TEST(Placement, QueuedRanksCostNoTimePerStep) {
   EXPECT_THAT(h.held(1), SizeIs(4));
 }
 
+// pc1 is busy. On pc2, where it has failed, there is work for others.
+TEST(Placement, ARankThatFailedLetsOthersGoFirstWhereItDid) {
+  Harness h;
+  h.attach(1, worker_info(1, 1));
+  h.attach(2, worker_info(2, 1));
+  JobSpec spec = spec_of(5);
+  spec.retries = 3;
+  h.submit(1, spec).IgnoreError();
+  const AttemptKey failed = h.held(2).at(0);
+  h.end(2, failed, EndReason::exit_code);
+  h.now += 1000;
+  h.end(2, h.held(2).at(0), EndReason::succeeded);
+  EXPECT_NE(h.held(2).at(0).rank, failed.rank);
+  h.end(1, h.held(1).at(0), EndReason::succeeded);
+  EXPECT_EQ(h.held(1).at(0).rank, failed.rank);
+}
+
 TEST(Prefetch, OnlyWhenRanksAreKnownToBeShort) {
   Harness h;
   h.attach(1, worker_info(1, 2, kGiB));

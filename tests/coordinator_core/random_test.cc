@@ -34,6 +34,11 @@ std::string views(const Core& core) {
     const JobView v = *core.job(id);
     text += to_string(id) + " " + v.owner + " " + std::string(to_string(v.state)) + " " + v.detail +
             " " + std::to_string(v.finished_unix_ms) + " committed " + std::to_string(v.committed);
+    const JobTally& t = v.tally;
+    for (uint32_t ended : t.ended) text += " " + std::to_string(ended);
+    text += "; " + std::to_string(t.useful_ms) + " " + std::to_string(t.redone_ms) + " " +
+            std::to_string(t.checkpoints) + " " + std::to_string(t.second_attempts) + " " +
+            std::to_string(t.second_won) + ";";
     for (uint32_t rank : core.committed_ranks(id, 0, UINT32_MAX))
       text += " " + std::to_string(rank);
     for (uint32_t rank = 0; rank < v.spec->repetitions; ++rank) {
@@ -41,7 +46,8 @@ std::string views(const Core& core) {
               std::to_string(core.attempts(id, rank));
     }
     for (const RunningRank& running : core.running(id)) {
-      text += "\n  " + to_string(running.key) + " on " + to_string(running.worker);
+      text += "\n  " + to_string(running.key) + " on " + to_string(running.worker) +
+              (running.second ? " second" : "");
     }
     text += "\n";
   }
@@ -75,7 +81,7 @@ class History {
 
   void random_step() {
     h_.unix_ms += 10;
-    switch (pick(14)) {
+    switch (pick(17)) {
       case 0:
         return submit();
       case 1:
@@ -95,6 +101,12 @@ class History {
         return report(workers_[pick(4)]);
       case 9:
         return mischief();
+      case 10:
+        return save(workers_[pick(4)]);
+      case 11:
+        return save(workers_[pick(4)]);
+      case 12:
+        return chance(20) ? drain(pick(4), chance(40)) : save(workers_[pick(4)]);
       default:
         return finish_one(workers_[pick(4)]);
     }
@@ -107,6 +119,8 @@ class History {
     spec.resources.cpus_milli = 500 * (1 + pick(3));
     spec.resources.memory_bytes = chance(30) ? 1ull << 30 : 0;
     if (chance(15)) spec.room = "gpu";
+    if (chance(20)) spec.max_failures = 1 + pick(4);
+    if (chance(20)) spec.job_time_limit_ms = 1000 * (1 + pick(200));
     const uint64_t id = ++last_job_;
     EXPECT_TRUE(h_.submit(id, spec, chance(50) ? "ada" : "bob").ok());
     after();
@@ -180,12 +194,32 @@ class History {
     static constexpr EndReason kReasons[] = {
         EndReason::exit_code, EndReason::signal,      EndReason::inputs_unavailable,
         EndReason::vacated,   EndReason::disk_full,   EndReason::cannot_start,
-        EndReason::revoked,   EndReason::worker_lost,
+        EndReason::revoked,   EndReason::worker_lost, EndReason::bad_checkpoint,
     };
     AttemptOutcome outcome = outcome_of(
         chance(70) ? EndReason::succeeded : kReasons[pick(std::size(kReasons))], pick(1500));
     outcome.refused_arguments = outcome.reason == EndReason::exit_code && chance(20);
     return outcome;
+  }
+
+  void save(FakeWorker& worker) {
+    if (worker.session == 0 || worker.running.empty()) return;
+    auto it = std::next(worker.running.begin(), pick(uint32_t(worker.running.size())));
+    const std::string content = "content " + std::to_string(pick(50));
+    h_.step(CheckpointOffered{1,
+                              worker.session,
+                              *it,
+                              {sha256(content), content.size()},
+                              nullptr,
+                              pick(1500),
+                              h_.unix_ms});
+    ASSERT_TRUE(h_.actions<AnswerCheckpoint>().at(0).status.ok());
+    after();
+  }
+
+  void drain(uint64_t worker, bool wanted) {
+    h_.step(WorkerDrained{1, to_string(workers_[worker].info.id), wanted});
+    after();
   }
 
   void finish_one(FakeWorker& worker) {
@@ -277,9 +311,28 @@ class History {
       }
       highest = std::max(highest, number);
       owner_of_[leased->key] = leased->worker;
+      if (leased->checkpoint > 0) {
+        EXPECT_EQ(kept_[rank_name(leased->key)].count(leased->checkpoint) > 0 || back, true)
+            << "begins from what is not kept";
+      }
       EXPECT_EQ(final_.count(rank_name(leased->key)), 0u) << "leased after its end";
+    } else if (const auto* saved = std::get_if<CheckpointKept>(&record)) {
+      EXPECT_EQ(final_.count(rank_name(saved->key)), 0u) << "kept after its end";
+      uint32_t& highest = checkpoints_[rank_name(saved->key)];
+      EXPECT_EQ(saved->checkpoint.number, ++highest) << "numbers have no gaps";
+      kept_[rank_name(saved->key)].insert(highest);
+    } else if (const auto* dropped = std::get_if<CheckpointsDropped>(&record)) {
+      auto& kept = kept_[rank_name({dropped->job, dropped->rank, 0})];
+      EXPECT_EQ(kept.count(dropped->through), 1u) << "dropped before";
+      kept.erase(kept.begin(), kept.upper_bound(dropped->through));
+    } else if (const auto* cancelled = std::get_if<RanksCancelled>(&record)) {
+      for (uint32_t rank = cancelled->first; rank <= cancelled->last; ++rank) {
+        if (h_.core->rank_state(cancelled->job, rank) == RankState::running) continue;
+        EXPECT_TRUE((kept_[rank_name({cancelled->job, rank, 0})].empty()));
+      }
     } else if (const auto* ended = std::get_if<AttemptEnded>(&record)) {
       if (!ended->final) return;
+      EXPECT_TRUE(kept_[rank_name(ended->key)].empty()) << "a final rank keeps checkpoints";
       EXPECT_TRUE(final_.insert(rank_name(ended->key)).second) << "decided twice";
       if (ended->state == RankState::succeeded) {
         EXPECT_EQ(cancelled_.count(ended->key.job.value), 0u) << "committed after a cancel";
@@ -290,6 +343,7 @@ class History {
   // Faults stop: within a bound every job is final.
   void heal() {
     healing_ = true;
+    for (uint64_t n = 0; n < workers_.size(); ++n) drain(n, false);
     for (FakeWorker& worker : workers_) {
       worker.info.cpus_milli = 4000;
       connect(worker);
@@ -325,7 +379,8 @@ class History {
   std::vector<FakeWorker> workers_;
   std::set<uint64_t> lost_sessions_, cancelled_;
   std::set<std::string> final_;
-  std::map<std::string, uint32_t> highest_;
+  std::map<std::string, uint32_t> highest_, checkpoints_;
+  std::map<std::string, std::set<uint32_t>> kept_;
   std::map<AttemptKey, WorkerId> owner_of_;
   uint64_t last_job_ = 0, last_session_ = 0;
   bool healing_ = false;

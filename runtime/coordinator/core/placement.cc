@@ -29,15 +29,7 @@ void Core::State::place() {
       }
       continue;
     }
-    WorkerId avoid;
-    uint32_t rank = job.ranks.started();
-    if (!job.ready.empty()) {
-      rank = *job.ready.begin();
-      avoid = job.active.at(rank).last_worker;
-    } else if (job.ranks.unclaimed() > 0) {
-      rank = job.ranks.next_unclaimed();
-    }
-    Worker* worker = choose_worker(queue->demand, avoid);
+    const auto [rank, worker] = choose_rank(job, queue->demand);
     if (worker == nullptr) {
       queue->blocked = true;
       continue;
@@ -47,6 +39,28 @@ void Core::State::place() {
     serve(owner);
     --budget;
   }
+}
+
+// A rank that has been tried waits for another worker than its last one while something else of the
+// job can go there: on a worker that is at fault it would only lose its next try as well.
+std::pair<uint32_t, Worker*> Core::State::choose_rank(Job& job, const Demand& demand) {
+  constexpr int kLook = 16;
+  const auto room = rooms.find(demand.room);
+  const bool others = room != rooms.end() && room->second.by_free.size() > 1;
+  std::pair<uint32_t, Worker*> second_choice{0, nullptr};
+  int looked = 0;
+  for (uint32_t rank : job.ready) {
+    const WorkerId avoid = job.active.at(rank).last_worker;
+    Worker* worker = choose_worker(demand, avoid);
+    if (worker == nullptr || worker->info.id != avoid || !others) return {rank, worker};
+    if (second_choice.second == nullptr) second_choice = {rank, worker};
+    if (++looked == kLook) break;
+  }
+  if (job.ranks.unclaimed() > 0) {
+    return {job.ranks.next_unclaimed(), choose_worker(demand, WorkerId())};
+  }
+  if (job.ranks.fresh() > 0) return {job.ranks.started(), choose_worker(demand, WorkerId())};
+  return second_choice;
 }
 
 // The owner that was served least recently; of its jobs the one that was submitted first.

@@ -82,6 +82,7 @@ struct ActiveRank {
   std::string last_detail;
   std::vector<KeptCheckpoint> checkpoints;  // ascending
   WorkerId failed_at_once_on;               // the first worker where it did; not durable
+  bool own_fault = false;                   // it did on another one too; not durable
 };
 
 // How long ranks take, in steps of a quarter of an octave.
@@ -336,6 +337,7 @@ struct Core::State {
   absl::Status named_worker(const std::string& name, Worker*& found);
   bool failed_at_once(const AttemptOutcome& outcome) const;
   bool does_well_elsewhere(const Job& job, WorkerId worker) const;
+  bool another_is_well(WorkerId id) const;
   bool blame_worker(Job& job, ActiveRank& rank, Worker& worker, AttemptOutcome& outcome);
   void exonerate(WorkerId id);
   void proved_well(Worker& worker);
@@ -371,6 +373,7 @@ struct Core::State {
   // ---- placement.cc ----
   void place();
   DemandQueue* next_queue();
+  std::pair<uint32_t, Worker*> choose_rank(Job& job, const Demand& demand);
   Worker* choose_worker(const Demand& demand, WorkerId avoid);
   Worker* choose_from(const std::set<std::pair<int64_t, WorkerId>>& index, const Demand& demand,
                       WorkerId avoid, bool ahead);

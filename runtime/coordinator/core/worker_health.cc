@@ -96,13 +96,23 @@ bool Core::State::does_well_elsewhere(const Job& job, WorkerId worker) const {
                      [&](WorkerId id) { return id != WorkerId() && id != worker; });
 }
 
+// Another one takes work and has no failures of that kind: without one the fault is rather the
+// job's, and nobody would be left to show whose it is.
+bool Core::State::another_is_well(WorkerId id) const {
+  return std::any_of(workers.begin(), workers.end(), [&](const auto& entry) {
+    return entry.first != id && entry.second.takes_leases() && entry.second.streak == 0;
+  });
+}
+
 // An attempt has failed at once there. Returns whether that was the worker's fault, as it seems:
 // then the outcome says so. A rank that has failed at once on another worker too is to blame
 // itself.
 bool Core::State::blame_worker(Job& job, ActiveRank& rank, Worker& worker,
                                AttemptOutcome& outcome) {
   const WorkerId id = worker.info.id;
+  if (rank.own_fault) return false;
   if (rank.failed_at_once_on != WorkerId() && rank.failed_at_once_on != id) {
+    rank.own_fault = true;
     exonerate(rank.failed_at_once_on);
     return false;
   }
@@ -116,7 +126,9 @@ bool Core::State::blame_worker(Job& job, ActiveRank& rank, Worker& worker,
   worker.streak_detail = short_reason(outcome);
   const bool again = ++worker.streak > 1 || worker.probation;
   if (!does_well_elsewhere(job, id)) return false;
-  if (worker.streak >= config.set_aside_after || worker.probation) put_aside(worker);
+  if ((worker.streak >= config.set_aside_after || worker.probation) && another_is_well(id)) {
+    put_aside(worker);
+  }
   if (!again || !uses_up_a_retry(outcome.reason) || rank.faulty_tries >= kMaxFreeTries) {
     return false;
   }
@@ -127,10 +139,13 @@ bool Core::State::blame_worker(Job& job, ActiveRank& rank, Worker& worker,
   return true;
 }
 
+// A rank that failed at once there has done so elsewhere too.
 void Core::State::exonerate(WorkerId id) {
   Worker* worker = find_worker(id);
   if (worker == nullptr || worker->streak == 0) return;
-  if (--worker->streak < config.set_aside_after) end_aside(*worker);
+  if (--worker->streak >= config.set_aside_after || !worker->set_aside()) return;
+  worker->aside_ms = 0;
+  end_aside(*worker);
 }
 
 void Core::State::proved_well(Worker& worker) {
