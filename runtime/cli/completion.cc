@@ -71,8 +71,12 @@ complete -o filenames -F _pesc pesc
 
 std::optional<std::string> completion_script(const CLI::App& app, const std::string& shell) {
   if (shell == "bash") return bash(app);
-  // zsh reads bash's by its own compatibility layer.
-  if (shell == "zsh") return "autoload -U +X bashcompinit && bashcompinit\n" + bash(app);
+  // zsh reads bash's by its own compatibility layer, which needs zsh's own completion begun.
+  if (shell == "zsh") {
+    return "(( $+functions[compdef] )) || { autoload -U +X compinit && compinit -u }\n"
+           "autoload -U +X bashcompinit && bashcompinit\n" +
+           bash(app);
+  }
   return std::nullopt;
 }
 
