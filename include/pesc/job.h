@@ -60,7 +60,7 @@ struct Job {
   bool parallel = false;
   bool same_worker = false;  ///< with `parallel`: all ranks on one worker
   /// Stop the job when this many ranks have failed for good. 0, the default: stop it when its first
-  /// 20 attempts (all of them, of a smaller job) failed within a second and none succeeded.
+  /// 20 attempts all failed within a second (a smaller job has its retries).
   /// UINT32_MAX: never.
   uint32_t max_failures = 0;
   std::chrono::milliseconds job_time_limit{0};  ///< from submission to the job's end; 0: none

@@ -145,6 +145,25 @@ TEST_F(BlackHole, ThatAnEntireJobFailsSaysNothingOfWorkers) {
   EXPECT_EQ(worker(h, 2).trouble, "");
 }
 
+// Ranks take hours: nothing has succeeded when the black hole begins to eat them.
+TEST(Health, ABlackHoleDoesNotStopANewJob) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  h.attach(2, worker_info(2, 2));
+  h.submit(1, spec_of(1000)).IgnoreError();
+  for (int second = 0; second < 600; ++second) {
+    h.now += 1000;
+    h.report(1, h.held(1));
+    h.report(2, h.held(2));
+    for (int i = 0; i < 5 && !h.held(2).empty(); ++i) {
+      h.end(2, h.held(2).at(0), EndReason::exit_code, 100);
+    }
+  }
+  EXPECT_EQ(h.view(1).state, JobState::running);
+  EXPECT_LE(h.view(1).counts.failed, 5u);
+  EXPECT_THAT(worker(h, 2).trouble, HasSubstr("set aside"));
+}
+
 TEST(Health, TriesOnFaultyWorkersAreFreeButNotForEver) {
   CoreConfig config;
   config.set_aside_ms = 1;

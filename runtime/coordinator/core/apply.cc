@@ -73,8 +73,8 @@ void Core::State::apply_record(const AttemptEnded& record) {
   const auto lost = std::find_if(rank.lost.begin(), rank.lost.end(), same);
   const bool was_open = open != rank.open.end();
   const bool was_lost = lost != rank.lost.end();
-  const bool provisional = job->gang && job->gang->succeeded.contains(key.rank) &&
-                           job->gang->generation == key.attempt;
+  const bool provisional =
+      job->gang && job->gang->succeeded.contains(key.rank) && job->gang->generation == key.attempt;
   if (!was_open && !was_lost && !provisional) return;
   const WorkerId id = was_open ? open->worker : was_lost ? lost->worker : rank.last_worker;
   count_attempt(*job, rank, record);
@@ -93,8 +93,7 @@ void Core::State::apply_record(const AttemptEnded& record) {
   rank.last_attempt = key.attempt;
   const OpenAttempt ended = was_open ? *open : OpenAttempt();
   if (was_open) close_attempt(rank, key);
-  if (record.outcome.reason == EndReason::worker_lost && !job->stopped && was_open &&
-      !job->gang) {
+  if (record.outcome.reason == EndReason::worker_lost && !job->stopped && was_open && !job->gang) {
     rank.lost.push_back(
         {key.attempt, id, ended.checkpoint, ended.second, redone_ms(record.outcome)});
     std::sort(rank.lost.begin(), rank.lost.end(),
@@ -121,6 +120,11 @@ void Core::State::count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& 
   if (record.outcome.reason == EndReason::bad_checkpoint) {
     count_death(rank, open->checkpoint, open->worker);
   }
+  if (uses_up_a_retry(record.outcome.reason)) {
+    const bool early = record.outcome.duration_ms <= kEarlyMs;
+    ++(early ? job.early_failures : job.late_failures);
+    if (early) job.failed_early_on.insert(open->worker);
+  }
   count_try(job, rank, record);
 }
 
@@ -128,7 +132,6 @@ void Core::State::count_try(Job& job, ActiveRank& rank, const AttemptEnded& reco
   const AttemptOutcome& outcome = record.outcome;
   const bool counted = uses_up_a_retry(outcome.reason);
   if (outcome.refused_arguments && rank.tries == 0) ++job.refused;
-  if (counted && outcome.duration_ms <= kEarlyMs) ++job.early_failures;
   ++rank.tries;
   rank.last_reason = outcome.reason;
   rank.last_detail = outcome.detail;
@@ -199,7 +202,8 @@ void Core::State::apply_record(const RanksReopened& record) {
   job->finished = job->stopped = job->stopped_by_user = false;
   job->finished_unix_ms = 0;
   job->detail.clear();
-  job->refused = job->early_failures = 0;
+  job->refused = job->early_failures = job->late_failures = 0;
+  job->failed_early_on.clear();
   job->reopened = true;
   if (!restoring && job->spec->job_time_limit_ms > 0) {
     arm_limit(*job, now + TimeMs(job->spec->job_time_limit_ms));
@@ -388,7 +392,8 @@ void Core::State::finish_restore(TimeMs at) {
     if (job.gang && job.gang->open == 0 && job.gang->broken) gang_waits(job);
     if (job.finished && !job.ranks.all_final()) job.finished = false;
     const bool waits_stopped = job.stopped && job.ranks.counts().waiting > 0;
-    if (waits_stopped || gang_is_torn(job) || (job.ranks.all_final() && !job.finished)) unsettled.insert(id);
+    if (waits_stopped || gang_is_torn(job) || (job.ranks.all_final() && !job.finished))
+      unsettled.insert(id);
     requeue(job);
   }
 }

@@ -138,9 +138,10 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
 std::optional<std::string> Core::State::breaker(const Job& job, const AttemptOutcome& last) const {
   const uint32_t limit = job.spec->max_failures;
   if (limit == kNoMaxFailures || job.stopped || job.ranks.all_final()) return std::nullopt;
-  const std::string advice =
-      "; `pesc why " + to_string(job.id) + "` says what they died of, and once that is mended `pesc "
-      "retry " + to_string(job.id) + "` runs them again";
+  const std::string advice = "; `pesc why " + to_string(job.id) +
+                             "` says what they died of, and once that is mended `pesc "
+                             "retry " +
+                             to_string(job.id) + "` runs them again";
   const uint32_t failed = job.ranks.counts().failed;
   if (limit > 0) {
     if (failed < limit) return std::nullopt;
@@ -148,7 +149,8 @@ std::optional<std::string> Core::State::breaker(const Job& job, const AttemptOut
            " failed for good, and --max-failures is " + std::to_string(limit) + advice;
   }
   if (!uses_up_a_retry(last.reason) || last.duration_ms > kEarlyMs) return std::nullopt;
-  if (job.early_failures < kAllFailEarly || job.ranks.counts().succeeded > 0) return std::nullopt;
+  if (job.early_failures < kAllFailEarly || job.late_failures > 0) return std::nullopt;
+  if (job.ranks.counts().succeeded > 0 || runs_elsewhere(job, WorkerId(), now)) return std::nullopt;
   return std::to_string(job.early_failures) +
          " attempts have failed within a second of their start and none has succeeded; the last: " +
          short_reason(last) + advice + " (--max-failures N allows more)";

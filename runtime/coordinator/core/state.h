@@ -144,6 +144,8 @@ struct Job {
   uint64_t revision = 1;
   uint32_t refused = 0;         // first attempts that died of an argument that PESC added
   uint32_t early_failures = 0;  // attempts that failed by kEarlyMs
+  uint32_t late_failures = 0;   // later
+  std::set<WorkerId> failed_early_on;
   uint64_t measured = 0, measured_ms = 0;  // committed ranks, and their durations' sum
   DurationHistogram durations;             // of these; empty when the job is finished
   std::array<WorkerId, 2> succeeded_on{};  // two of the workers where ranks were committed
@@ -338,10 +340,12 @@ struct Core::State {
   bool failed_at_once(const AttemptOutcome& outcome) const;
   bool does_well_elsewhere(const Job& job, WorkerId worker) const;
   bool another_is_well(WorkerId id) const;
+  bool runs_elsewhere(const Job& job, WorkerId worker, TimeMs since) const;
   bool blame_worker(Job& job, ActiveRank& rank, Worker& worker, AttemptOutcome& outcome);
   void exonerate(WorkerId id);
   void proved_well(Worker& worker);
   void put_aside(Worker& worker);
+  void put_aside_for(Worker& worker, uint64_t ms);
   void end_aside(Worker& worker);
   void release_asides();
   std::string trouble(const Worker& worker, TimeMs at) const;

@@ -9,6 +9,8 @@
 namespace pesc::coordinator {
 namespace {
 
+constexpr size_t kMaxLook = 1000;  // active ranks
+
 std::string seconds_text(TimeMs ms) {
   return std::to_string(std::max<TimeMs>(ms + 999, 0) / 1000) + " s";
 }
@@ -91,9 +93,24 @@ bool Core::State::failed_at_once(const AttemptOutcome& outcome) const {
           outcome.reason == EndReason::disk_full);
 }
 
+// It has succeeded there, or has outlived by far those that fail.
 bool Core::State::does_well_elsewhere(const Job& job, WorkerId worker) const {
   return std::any_of(job.succeeded_on.begin(), job.succeeded_on.end(),
-                     [&](WorkerId id) { return id != WorkerId() && id != worker; });
+                     [&](WorkerId id) { return id != WorkerId() && id != worker; }) ||
+         runs_elsewhere(job, worker, now - 2 * TimeMs(config.at_once_ms));
+}
+
+// Since `since`, on another worker, where none of the job has failed early.
+bool Core::State::runs_elsewhere(const Job& job, WorkerId worker, TimeMs since) const {
+  size_t looked = 0;
+  for (const auto& [rank, active] : job.active) {
+    if (++looked > kMaxLook) return false;
+    for (const OpenAttempt& open : active.open) {
+      if (open.worker == worker || open.started > since) continue;
+      if (!job.failed_early_on.contains(open.worker)) return true;
+    }
+  }
+  return false;
 }
 
 // Another one takes work and has no failures of that kind: without one the fault is rather the
@@ -125,7 +142,14 @@ bool Core::State::blame_worker(Job& job, ActiveRank& rank, Worker& worker,
   worker.streak_job = job.id;
   worker.streak_detail = short_reason(outcome);
   const bool again = ++worker.streak > 1 || worker.probation;
-  if (!does_well_elsewhere(job, id)) return false;
+  if (!does_well_elsewhere(job, id)) {
+    // Nobody knows yet: it waits for the others before it has spoilt rank after rank.
+    if (worker.streak >= config.set_aside_after && runs_elsewhere(job, id, now) &&
+        another_is_well(id)) {
+      put_aside_for(worker, 3 * config.at_once_ms);
+    }
+    return false;
+  }
   if ((worker.streak >= config.set_aside_after || worker.probation) && another_is_well(id)) {
     put_aside(worker);
   }
@@ -156,12 +180,17 @@ void Core::State::proved_well(Worker& worker) {
   reindex(worker);
 }
 
-// What waits there ahead of time is taken back; what runs may yet do well.
 void Core::State::put_aside(Worker& worker) {
   if (worker.set_aside()) return;
   worker.aside_ms = worker.aside_ms == 0 ? config.set_aside_ms
                                          : std::min(2 * worker.aside_ms, config.set_aside_max_ms);
-  worker.aside_until = now + TimeMs(worker.aside_ms);
+  put_aside_for(worker, worker.aside_ms);
+}
+
+// What waits there ahead of time is taken back; what runs may yet do well.
+void Core::State::put_aside_for(Worker& worker, uint64_t ms) {
+  if (worker.set_aside()) return;
+  worker.aside_until = now + TimeMs(ms);
   worker.probation = false;
   asides.insert({worker.aside_until, worker.info.id});
   for (const auto& [number, key] : worker.ahead) {
