@@ -72,6 +72,35 @@ TEST_F(KeeperEnd, ADaemonThatOutlivesTheProgramIsEnded) {
   EXPECT_TRUE(is_gone(daemon));
 }
 
+// It has forked twice into a session of its own, ignores SIGTERM and holds the output open: the
+// end is told all the same, and nothing of it stays.
+TEST_F(KeeperEnd, ATimeLimitEndsWhatHasLeftTheSession) {
+  std::string fifo = make_fifo();
+  LaunchRequest start = act("leave_daemon", {fifo});
+  start.time_limit_ms = 300;
+  start.grace_ms = 50;
+  Kept kept(directory.path());
+  kept.keeper->start(start);
+  pid_t pid = kept.wait_ready(start.key, fifo);
+  pid_t daemon = std::stoi(kept.read_output(start.key).data);
+  KeptExit exit = kept.wait_exit(start.key);
+  EXPECT_EQ(exit.outcome.reason, EndReason::time_limit);
+  EXPECT_TRUE(is_gone(pid));
+  EXPECT_TRUE(is_gone(daemon));
+}
+
+TEST_F(KeeperEnd, ACancelEndsWhatHasLeftTheSession) {
+  std::string fifo = make_fifo();
+  LaunchRequest start = act("leave_daemon", {fifo});
+  Kept kept(directory.path());
+  kept.keeper->start(start);
+  kept.wait_ready(start.key, fifo);
+  pid_t daemon = std::stoi(kept.read_output(start.key).data);
+  kept.keeper->stop(start.key, EndReason::cancelled, 50);
+  EXPECT_EQ(kept.wait_exit(start.key).outcome.reason, EndReason::cancelled);
+  EXPECT_TRUE(is_gone(daemon));
+}
+
 TEST_F(KeeperEnd, AForkBombIsEnded) {
   std::string fifo = make_fifo();
   LaunchRequest start = act("bomb", {fifo});

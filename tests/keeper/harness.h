@@ -96,7 +96,7 @@ inline std::string own_program() { return std::filesystem::read_symlink("/proc/s
 class Kept {
  public:
   explicit Kept(const std::filesystem::path& state, bool die_with_parent = true,
-                std::filesystem::path program = {}) {
+                std::filesystem::path program = {}, uint64_t detached_limit_ms = 0) {
     KeeperEvents events;
     events.on_welcome = [this](std::vector<KeptAttempt> found) { welcome = std::move(found); };
     events.on_started = [this](AttemptKey key, uint32_t pid, int64_t, bool binds) {
@@ -105,7 +105,8 @@ class Kept {
     };
     events.on_exited = [this](KeptExit exit) { exits[exit.key] = std::move(exit); };
     events.on_lost = [this](absl::Status status) { lost = std::move(status); };
-    auto client = KeeperClient::open(io, {state / "keeper.sock", program, die_with_parent}, events);
+    auto client = KeeperClient::open(
+        io, {state / "keeper.sock", program, die_with_parent, detached_limit_ms}, events);
     EXPECT_TRUE(client.ok()) << client.status();
     if (client.ok()) keeper = std::move(*client);
   }

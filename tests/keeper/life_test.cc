@@ -51,6 +51,51 @@ TEST_F(KeeperLife, OutlivesItsWorkerAndHandsEverythingOver) {
   second.until([&] { return second.lost.has_value(); });
 }
 
+TEST_F(KeeperLife, WithoutAWorkerForTooLongItEndsWhatRuns) {
+  std::string fifo = make_fifo();
+  LaunchRequest start = act("exit_on_term", {fifo});
+  pid_t pid = 0;
+  {
+    Kept first(directory.path(), false, {}, 50);
+    first.keeper->start(start);
+    pid = first.wait_ready(start.key, fifo);
+  }
+  ProcessWatch program(pid);
+  ASSERT_TRUE(program.wait());
+  // What came of it is kept for the next one.
+  Kept second(directory.path(), false);
+  second.until([&] { return second.welcome.has_value(); });
+  ASSERT_EQ(second.welcome->size(), 1u);
+  KeptExit exit = second.welcome->front().exit;
+  if (second.welcome->front().running) exit = second.wait_exit(start.key);
+  EXPECT_EQ(exit.outcome.reason, EndReason::vacated);
+  EXPECT_THAT(exit.outcome.detail, HasSubstr("no worker has asked for it"));
+  second.keeper->shutdown(0);
+  second.until([&] { return second.lost.has_value(); });
+}
+
+TEST_F(KeeperLife, AWorkerThatComesBackInTimeFindsItRunning) {
+  std::string fifo = make_fifo();
+  LaunchRequest start = act("exit_on_term", {fifo});
+  {
+    Kept first(directory.path(), false, {}, 3'600'000);
+    first.keeper->start(start);
+    first.wait_ready(start.key, fifo);
+  }
+  Kept second(directory.path(), false, {}, 50);
+  second.until([&] { return second.welcome.has_value(); });
+  // Another attempt's limit tells that time has passed.
+  LaunchRequest other = request({"sh", "-c", "read x < " + make_fifo("never")}, 1);
+  other.time_limit_ms = 200;
+  other.grace_ms = 0;
+  second.keeper->start(other);
+  second.wait_exit(other.key);
+  EXPECT_FALSE(second.exits.contains(start.key));
+  second.keeper->shutdown(60'000);
+  EXPECT_EQ(second.wait_exit(start.key).outcome.reason, EndReason::vacated);
+  second.until([&] { return second.lost.has_value(); });
+}
+
 TEST_F(KeeperLife, ANewConnectionReplacesTheOld) {
   Kept first(directory.path());
   first.until([&] { return first.welcome.has_value(); });

@@ -54,6 +54,33 @@ TEST(Command, ArgumentsComeLastAndParametersLastOfAll) {
                   "PYTHONUNBUFFERED=1", "TMPDIR=/w/tmp"));
 }
 
+TEST(Command, AGangHasTheVariablesThatItsLibrariesRead) {
+  JobSpec job = spec();
+  job.parallel = true;
+  AttemptPlace where = place();
+  where.master_addr = "10.0.0.7";
+  where.master_port = 23'456;
+  where.local_rank = 1;
+  where.local_world_size = 4;
+  const Command command = make_command(job, kKey, where, kBase);
+  EXPECT_THAT(command.environment,
+              ::testing::IsSupersetOf({"RANK=7", "WORLD_SIZE=20", "LOCAL_RANK=1",
+                                       "LOCAL_WORLD_SIZE=4", "MASTER_ADDR=10.0.0.7",
+                                       "MASTER_PORT=23456", "PESC_MASTER_PORT=23456"}));
+  EXPECT_THAT(command.argv, ::testing::IsSupersetOf({"--master_addr", "10.0.0.7", "23456"}));
+  where.network_interface = "eth1";
+  EXPECT_THAT(make_command(job, kKey, where, kBase).environment,
+              ::testing::IsSupersetOf(
+                  {"GLOO_SOCKET_IFNAME=eth1", "TP_SOCKET_IFNAME=eth1", "NCCL_SOCKET_IFNAME=eth1"}));
+  job.environment.emplace_back("GLOO_SOCKET_IFNAME", "ib0");  // who says so knows better
+  EXPECT_THAT(make_command(job, kKey, where, kBase).environment,
+              ::testing::Contains("GLOO_SOCKET_IFNAME=ib0"));
+  job.inject = Inject::none;
+  EXPECT_THAT(make_command(job, kKey, where, kBase).environment,
+              ::testing::Not(::testing::AnyOf(::testing::Contains("RANK=7"),
+                                              ::testing::Contains("TP_SOCKET_IFNAME=eth1"))));
+}
+
 TEST(Command, NoParametersNoFlag) {
   JobSpec job = spec();
   job.parameters.clear();

@@ -44,6 +44,16 @@ TEST(DaemonOptions, RefusesWhatItDoesNotKnowByName) {
   EXPECT_NE(error_of({"--config", "/no/such/file"}).find("/no/such/file"), std::string::npos);
 }
 
+TEST(DaemonOptions, TheDetachedLimitIsADuration) {
+  auto options = parse_daemon_options({"--detached-limit", "12h"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->worker.detached_limit_ms, 12u * 3'600'000);
+  EXPECT_EQ(parse_daemon_options({"--detached-limit", "0"})->worker.detached_limit_ms, 0u);
+  EXPECT_EQ(parse_daemon_options({})->worker.detached_limit_ms, 7ull * 24 * 3'600'000);
+  EXPECT_NE(error_of({"--detached-limit", "soon"}).find("--detached-limit"), std::string::npos);
+  EXPECT_NE(error_of({"--detached-limit", "1s"}).find("from 1m"), std::string::npos);
+}
+
 TEST(DaemonOptions, VersionAndHelpRunNothing) {
   auto version = parse_daemon_options({"--version"});
   ASSERT_TRUE(version.ok());

@@ -14,13 +14,17 @@ class EventsWatchTest : public testing::Test {
  protected:
   ~EventsWatchTest() noexcept override {}
   void SetUp() override {
-    auto watch =
-        EventsWatch::open(loop_, {.start_after_ms = 0, .read_every_ms = 1},
-                          [this](const AttemptKey& key, double fraction, const std::string& text) {
-                            seen_ = {key, fraction, text};
-                            ++calls_;
-                            if (waiting_) waiting_->fulfill();
-                          });
+    auto watch = EventsWatch::open(
+        loop_, {.start_after_ms = 0, .read_every_ms = 1},
+        [this](const AttemptKey& key, double fraction, const std::string& text) {
+          seen_ = {key, fraction, text};
+          ++calls_;
+          if (waiting_) waiting_->fulfill();
+        },
+        [this](const AttemptKey& key) {
+          marked_.push_back(key);
+          if (waiting_) waiting_->fulfill();
+        });
     ASSERT_TRUE(watch.ok()) << watch.status();
     watch_ = *std::move(watch);
   }
@@ -51,6 +55,7 @@ class EventsWatchTest : public testing::Test {
   std::unique_ptr<EventsWatch> watch_;
   Seen seen_;
   int calls_ = 0;
+  std::vector<AttemptKey> marked_;
   kj::Own<kj::PromiseFulfiller<void>> waiting_;
 };
 
@@ -120,6 +125,34 @@ TEST_F(EventsWatchTest, AFileThatIsBegunAnewIsReadAgain) {
   write_file(path, "progress 0.1\n");
   next();
   EXPECT_DOUBLE_EQ(seen_.fraction, 0.1);
+}
+
+TEST_F(EventsWatchTest, HearsOfCheckpoints) {
+  const std::string path = make_file("events");
+  watch_->add(key_of(3), path);
+  append(path, "checkpoint\n");
+  next();
+  EXPECT_EQ(marked_, std::vector<AttemptKey>{key_of(3)});
+}
+
+TEST_F(EventsWatchTest, ReadsTheRestOfOneThatWasNeverWatched) {
+  const std::string path = make_file("events");
+  append(path, "progress 0.5\ncheckpoint\nche");
+  watch_->read_rest(key_of(3));
+  EXPECT_TRUE(marked_.empty()) << "nobody has added it";
+  watch_->add(key_of(3), path);
+  watch_->read_rest(key_of(3));
+  EXPECT_EQ(marked_.size(), 1u);
+  EXPECT_EQ(seen_.fraction, 0.5);
+}
+
+TEST_F(EventsWatchTest, AFileTellsWhetherItEverHadACheckpoint) {
+  const std::string path = make_file("events");
+  append(path, "progress 0.5\ncheckpoint");
+  EXPECT_FALSE(has_checkpoint_event(path)) << "the line is not whole";
+  append(path, "\nprogress 0.6\n");
+  EXPECT_TRUE(has_checkpoint_event(path));
+  EXPECT_FALSE(has_checkpoint_event(path + "-missing"));
 }
 
 }  // namespace

@@ -21,7 +21,12 @@ class FakeCoordinator::UploadServer final : public protocol::Upload::Server {
     KJ_REQUIRE(bytes_.size() == blob_.size_bytes && sha256(bytes_) == blob_.digest);
     fake_.blobs_[blob_.digest] = bytes_;
     ++fake_.uploaded;
-    return kj::READY_NOW;
+    if (!fake_.hold_uploads) return kj::READY_NOW;
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    fake_.held_uploads.push_back(kj::mv(paf.fulfiller));
+    fake_.blobs_.erase(blob_.digest);  // not durable yet: a second asker is told that it is missing
+    fake_.changed();
+    return paf.promise.then([this, bytes = bytes_] { fake_.blobs_[blob_.digest] = bytes; });
   }
 
  private:
@@ -119,6 +124,7 @@ class FakeCoordinator::SessionServer final : public protocol::WorkerSession::Ser
   kj::Promise<void> report(ReportContext context) override {
     if (fake_.reports_fail) rpc::throw_if_error(absl::ResourceExhaustedError("the disk is full"));
     std::vector<AttemptKey> keys;
+    ++fake_.reports;
     auto params = context.getParams();
     for (auto progress : params.getProgress()) fake_.progress_.insert(progress.getFraction());
     for (auto finished : params.getFinished()) take(finished, keys);

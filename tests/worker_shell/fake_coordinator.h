@@ -70,9 +70,12 @@ class FakeCoordinator {
     BlobRef manifest;
     uint64_t saved_ms = 0;
   };
-  std::vector<Saved> checkpoints;        // in the order in which they came
-  int refuse_checkpoints = 0;            // the next ones
-  int uploaded = 0;                      // blobs that came in pieces
+  std::vector<Saved> checkpoints;  // in the order in which they came
+  int refuse_checkpoints = 0;      // the next ones
+  int uploaded = 0;                // blobs that came in pieces
+  int reports = 0;                 // heartbeats included
+  bool hold_uploads = false;       // they wait in held_uploads
+  std::vector<kj::Own<kj::PromiseFulfiller<void>>> held_uploads;
   std::map<AttemptKey, uint16_t> ready;  // held attempts, with their port
 
  private:

@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <ctime>
 #include <fstream>
 
+#include "blob/files.h"
 #include "blob/hash.h"
+#include "runtime/common/state_dir.h"
 #include "tests/worker_shell/support.h"
 
 namespace pesc::worker {
@@ -67,6 +70,37 @@ TEST_F(Adopted, ACollectedInputComesBackWhenItWasChanged) {
   EXPECT_EQ(pack().blob.digest, nothing);
   write("table.csv", "3,4\n");
   EXPECT_NE(pack().blob.digest, nothing);
+}
+
+TEST(DiskFull, IsNotEveryLimit) {
+  EXPECT_TRUE(is_disk_full(blob::errno_status(ENOSPC, "cannot write", "/x/y")));
+  EXPECT_TRUE(is_disk_full(blob::errno_status(EDQUOT, "cannot write", "/x/y")));
+  EXPECT_TRUE(is_disk_full(blob::errno_status(EROFS, "cannot write", "/x/y")));
+  EXPECT_TRUE(is_disk_full(common::errno_status(ENOSPC, "make", "/x/y")));
+  EXPECT_TRUE(is_disk_full(common::errno_status(EROFS, "make", "/x/y")));
+  EXPECT_FALSE(is_disk_full(blob::errno_status(EMFILE, "cannot open", "/x/y")));
+  EXPECT_FALSE(is_disk_full(blob::errno_status(EIO, "cannot read", "/x/y")));
+  EXPECT_FALSE(is_disk_full(blob::errno_status(EACCES, "cannot read", "/x/y")));
+  EXPECT_FALSE(is_disk_full(absl::OkStatus()));
+}
+
+TEST(TakenPort, IsToldFromStandardErrorOfAShortRun) {
+  KeptExit exit;
+  exit.outcome.reason = EndReason::exit_code;
+  exit.outcome.duration_ms = 500;
+  exit.standard_error =
+      "RuntimeError: The server socket has failed to listen (errno: 98 - "
+      "Address already in use).\n";
+  EXPECT_TRUE(died_of_a_taken_port(exit, {}));
+  exit.outcome.duration_ms = 40'000;
+  EXPECT_FALSE(died_of_a_taken_port(exit, {}));
+  exit.outcome.duration_ms = 500;
+  exit.standard_error = "Error: listen EADDRINUSE: :::23456\n";
+  EXPECT_TRUE(died_of_a_taken_port(exit, {}));
+  exit.standard_error = "Error: no such file\n";
+  EXPECT_FALSE(died_of_a_taken_port(exit, {}));
+  exit.outcome.reason = EndReason::cancelled;
+  EXPECT_FALSE(died_of_a_taken_port(exit, {}));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // A whole worker, with its real keeper, against a scripted coordinator, in one process.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <kj/debug.h>
 #include <sys/stat.h>
 
 #include "tests/worker_shell/worker_fixture.h"
@@ -187,6 +188,22 @@ TEST_F(WorkerTest, ComesBackAfterALostConnectionWithWhatItHolds) {
   const auto& end = fake_.wait_for_end(key_of(0));
   EXPECT_EQ(end.outcome.reason, EndReason::succeeded);
   EXPECT_EQ(read_file(unpacked(end.output) / "output.txt"), "released\n");
+}
+
+TEST_F(WorkerTest, AnUploadOfAnEndedSessionSaysNothingInTheNext) {
+  open();
+  fake_.hold_uploads = true;
+  fake_.lease(key_of(0), script("head -c 300000 /dev/urandom > \"$PESC_OUTPUT_DIR/noise\""));
+  fake_.wait_until([&] { return fake_.held_uploads.size() == 1; });
+  fake_.hang_up();
+  fake_.wait_until([&] { return fake_.held_uploads.size() == 2; });
+  fake_.held_uploads[0]->reject(KJ_EXCEPTION(FAILED, "the old one"));
+  const int heard = fake_.reports;
+  fake_.wait_until([&] { return fake_.reports >= heard + 4; });
+  EXPECT_EQ(fake_.held_uploads.size(), 2u) << "the new session's is under way, and the only one";
+  fake_.held_uploads[1]->fulfill();
+  fake_.wait_for_end(key_of(0));
+  EXPECT_EQ(fake_.reported[key_of(0)], 1);
 }
 
 TEST_F(WorkerTest, DeletesNothingBeforeItIsAcknowledged) {

@@ -18,7 +18,7 @@ const char* const kLogLevels[] = {"trace", "debug", "info", "warn", "error", "of
 
 struct Texts {
   std::string coordinator, state, memory, room, name, advertise, run_as, join_file, cache,
-      log_level, config;
+      detached_limit, log_level, config;
   double cpus = 0;
 };
 
@@ -36,6 +36,24 @@ absl::Status set_bytes(const std::string& text, const std::string& where, uint64
     return absl::InvalidArgumentError(where + ": " + std::string(parsed.status().message()));
   }
   bytes = *parsed;
+  return absl::OkStatus();
+}
+
+absl::Status set_duration(const std::string& text, const std::string& where, uint64_t& ms) {
+  if (text == "0" || text == "never") {
+    ms = 0;
+    return absl::OkStatus();
+  }
+  absl::StatusOr<uint64_t> parsed = parse_duration_ms(text);
+  if (!parsed.ok()) {
+    return absl::InvalidArgumentError(where + ": " + std::string(parsed.status().message()));
+  }
+  constexpr uint64_t kLeastMs = 60'000, kMostMs = 10ull * 365 * 24 * 3'600'000;
+  if (*parsed < kLeastMs || *parsed > kMostMs) {
+    return absl::InvalidArgumentError(where +
+                                      " must be from 1m to 3650d; 0 means that there is no limit");
+  }
+  ms = *parsed;
   return absl::OkStatus();
 }
 
@@ -58,6 +76,9 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
   if (!text) return absl::InvalidArgumentError(where + " must be a text in quotes");
   if (key == "memory") return set_bytes(*text, where, options.worker.memory_bytes);
   if (key == "cache") return set_bytes(*text, where, options.worker.cache_limit_bytes);
+  if (key == "detached_limit") {
+    return set_duration(*text, where, options.worker.detached_limit_ms);
+  }
   if (key == "log_level") {
     options.log_level = *text;
     return check_log_level(*text);
@@ -77,7 +98,7 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
     return absl::InvalidArgumentError(
         where +
         " is not known; the keys are coordinator, state, cpus, memory, room, name, "
-        "advertise, run_as, join_file, cache, log_level");
+        "advertise, run_as, join_file, cache, detached_limit, log_level");
   }
   *target = *text;
   return absl::OkStatus();
@@ -94,6 +115,9 @@ void add_flags(CLI::App& app, Texts& texts) {
   app.add_option("--run-as", texts.run_as, "user the ranks run as (the worker must be root)");
   app.add_option("--join-file", texts.join_file, "join file made by `pesc join-file worker`");
   app.add_option("--cache", texts.cache, "bound of the inputs' cache, e.g. 20GiB");
+  app.add_option("--detached-limit", texts.detached_limit,
+                 "how long ranks run on without the coordinator, e.g. 12h; default: 7d, 0: for "
+                 "ever");
   app.add_option("--config", texts.config, "TOML file with the same settings");
   app.add_option("--log-level", texts.log_level, "trace, debug, info, warn, error or off");
 }
@@ -109,6 +133,11 @@ absl::Status apply_texts(const CLI::App& app, const Texts& texts, DaemonOptions&
   }
   if (!texts.cache.empty()) {
     absl::Status set = set_bytes(texts.cache, "--cache", options.worker.cache_limit_bytes);
+    if (!set.ok()) return set;
+  }
+  if (!texts.detached_limit.empty()) {
+    absl::Status set =
+        set_duration(texts.detached_limit, "--detached-limit", options.worker.detached_limit_ms);
     if (!set.ok()) return set;
   }
   if (!texts.state.empty()) options.worker.state_dir = texts.state;

@@ -10,6 +10,7 @@
 #include "rpc/log.h"
 #include "runtime/worker/shell/async.h"
 #include "runtime/worker/shell/clock.h"
+#include "runtime/worker/shell/network_interface.h"
 #include "runtime/worker/shell/worker_impl.h"
 
 namespace pesc::worker {
@@ -239,6 +240,7 @@ void WorkerShell::on(Start& action) {
     place.master_port = action.master_port;
     place.local_rank = action.local_rank;
     place.local_world_size = action.local_world_size;
+    place.network_interface = network_interface_towards(action.master_addr);
   }
   place.app_dir = attempt->paths.app;
   place.checkpoint_dir = attempt->paths.checkpoint;

@@ -21,8 +21,10 @@
 namespace pesc::worker {
 namespace {
 
-// From the first signal to the end, whatever the ranks do.
-constexpr uint64_t kVacateLimitMs = 15'000;
+// From the first signal to the end, whatever the ranks do: their grace, and time to upload what
+// they have saved in it, within systemd's TimeoutStopSec. What is not done by then the next worker
+// does.
+constexpr uint64_t kVacateLimitMs = 25'000;
 constexpr uint64_t kConnectMs = 10'000;
 
 int fail(const absl::Status& status, int code) {
