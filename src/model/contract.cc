@@ -79,6 +79,13 @@ std::vector<std::string> make_environment(const JobSpec& spec, const AttemptKey&
   if (!base.lang.empty()) variables["LANG"] = base.lang;
   variables["TMPDIR"] = place.temporary_dir;
   variables["PYTHONUNBUFFERED"] = "1";
+  if (spec.parallel && spec.inject != Inject::none && !place.network_interface.empty()) {
+    // Else Gloo, TensorPipe and NCCL take the address of the host's name, which on many machines is
+    // a loopback one.
+    for (const char* name : {"GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}) {
+      variables[name] = place.network_interface;
+    }
+  }
   for (const auto& [name, value] : spec.environment) variables[name] = value;
   if (spec.inject != Inject::none) add_contract_variables(spec, key, place, variables);
 

@@ -19,6 +19,8 @@ struct AttemptPlace {
   uint16_t master_port = 9000;
   // Of a parallel job: among its ranks on this worker.
   uint32_t local_rank = 0, local_world_size = 1;
+  // Of a parallel job: through which its ranks reach each other; empty: not known.
+  std::string network_interface;
 };
 
 // The base a rank's environment starts from: what the worker offers.
