@@ -8,6 +8,7 @@
 #include "rpc/connection.h"
 #include "runtime/coordinator/shell/clock.h"
 #include "runtime/coordinator/shell/daemon_config.h"
+#include "runtime/coordinator/shell/revoke.h"
 
 namespace pesc::coordinator::testing {
 namespace {
@@ -273,6 +274,33 @@ TEST_F(Listening, JoinFilesLetOthersIn) {
   auto escalate = (*bob)->getUser().makeTokenRequest();
   escalate.setRole("admin");
   EXPECT_EQ(status_of(loop, escalate).code(), absl::StatusCode::kPermissionDenied);
+}
+
+TEST_F(Listening, ATokenCanBeTakenBack) {
+  std::string bob;
+  {
+    auto admin = login(token(rpc::Role::admin));
+    ASSERT_TRUE(admin.ok());
+    auto request = (*admin)->getUser().makeTokenRequest();
+    request.setRole("user");
+    request.setName("bob");
+    bob = rpc::parse_join_file(loop.wait(request.send()).getJoinFile().cStr(), "test")->token;
+  }
+  ASSERT_TRUE(login(bob).ok());
+  const auto dir = options.state_dir;
+  EXPECT_EQ(revoke_tokens(dir, "user:bob").code(), absl::StatusCode::kAlreadyExists)
+      << "it must have been stopped";
+  connection_ = nullptr;
+  close();
+  EXPECT_EQ(revoke_tokens(dir, "user:bill").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(revoke_tokens(dir, "worker:bob").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(revoke_tokens(dir, "bob").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(revoke_tokens(dir / "other", "user:bob").code(), absl::StatusCode::kNotFound);
+  ASSERT_EQ(revoke_tokens(dir, "user:bob"), absl::OkStatus());
+  ASSERT_EQ(open(), absl::OkStatus());
+  address_ = *coordinator->listen({"127.0.0.1", 0});
+  EXPECT_EQ(login(bob).status().code(), absl::StatusCode::kUnauthenticated);
+  EXPECT_TRUE(login(token(rpc::Role::admin)).ok());
 }
 
 TEST_F(Listening, TokensAreKeptAndPointersGoAtTheEnd) {

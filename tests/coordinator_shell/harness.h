@@ -68,6 +68,9 @@ absl::Status status_of(rpc::Loop& loop, Request&& request) {
 struct Lease {
   AttemptKey key;
   std::optional<JobSpec> spec;
+  CheckpointRef checkpoint;
+  bool hold = false;
+  uint32_t local_rank = 0, local_world_size = 0;
 };
 
 // What a worker's sink has been told, and a way to wait for it.
@@ -75,6 +78,7 @@ struct Inbox {
   std::deque<Lease> leases;
   std::vector<AttemptKey> holding;
   std::vector<protocol::Stop> stops;
+  std::vector<StartOrder> starts;
   uint64_t last_update = 0;
   std::string log = "a line\n";
   bool gone = false;
@@ -106,10 +110,18 @@ class Sink final : public protocol::WorkerSink::Server {
     for (const auto in : params.getLeases()) {
       Lease lease{protocol::decode(in.getKey()).value(), std::nullopt};
       if (in.getHasSpec()) lease.spec = protocol::decode(in.getSpec()).value();
+      lease.checkpoint = protocol::decode(in.getCheckpoint()).value();
+      lease.hold = in.getHold();
+      lease.local_rank = in.getLocalRank();
+      lease.local_world_size = in.getLocalWorldSize();
       inbox_->holding.push_back(lease.key);
       inbox_->leases.push_back(std::move(lease));
     }
     for (const auto in : params.getStop()) inbox_->stops.push_back(protocol::decode(in).value());
+    for (const auto in : params.getStart()) {
+      inbox_->starts.push_back({protocol::decode(in.getKey()).value(),
+                                std::string(in.getMasterAddr().cStr()), in.getMasterPort()});
+    }
     inbox_->told();
     return kj::READY_NOW;
   }
@@ -149,6 +161,47 @@ class FakeWorker {
     Lease lease = std::move(inbox->leases.front());
     inbox->leases.pop_front();
     return lease;
+  }
+
+  // Waits until the sink has been told something new.
+  void news() { loop_.wait(inbox->news()); }
+
+  // Puts manifest and chunks, and offers them: the checkpoint's number.
+  absl::StatusOr<uint32_t> save(const AttemptKey& key, const std::string& manifest,
+                                const std::vector<std::string>& chunks) {
+    auto put = session_.blobsRequest().send().getBlobs().putRequest();
+    std::vector<std::string> blobs = chunks;
+    blobs.push_back(manifest);
+    protocol::encode(put.initBlobs(blobs.size()), blobs);
+    if (absl::Status status = status_of(loop_, put); !status.ok()) return status;
+    return offer(key, manifest, chunks);
+  }
+  absl::StatusOr<uint32_t> offer(const AttemptKey& key, const std::string& manifest,
+                                 const std::vector<std::string>& chunks) {
+    auto request = session_.checkpointRequest();
+    protocol::encode(request.initKey(), key);
+    protocol::encode(request.initManifest(), BlobRef{sha256(manifest), manifest.size()});
+    std::vector<BlobRef> refs;
+    for (const std::string& chunk : chunks) refs.push_back({sha256(chunk), chunk.size()});
+    protocol::encode_list(request.initChunks(refs.size()), refs);
+    request.setSavedMs(4'000);
+    using Answer = capnp::Response<protocol::WorkerSession::CheckpointResults>;
+    auto response = outcome_of(loop_, kj::Promise<Answer>(request.send()));
+    if (!response.ok()) return response.status();
+    return (*response)->getNumber();
+  }
+
+  // Reports that held attempts are prepared; rank 0 has found that port.
+  absl::Status ready(const std::vector<AttemptKey>& keys, uint16_t port) {
+    auto request = session_.reportRequest();
+    protocol::encode_list(request.initHolding(inbox->holding.size()), inbox->holding);
+    request.setLastUpdate(inbox->last_update);
+    auto out = request.initReady(keys.size());
+    for (unsigned i = 0; i < keys.size(); ++i) {
+      protocol::encode(out[i].initKey(), keys[i]);
+      out[i].setMasterPort(keys[i].rank == 0 ? port : 0);
+    }
+    return status_of(loop_, request);
   }
 
   absl::Status report(const AttemptKey& key, AttemptOutcome outcome, const std::string& output) {
@@ -267,6 +320,28 @@ class FakeUser {
     auto request = blobs().missingRequest();
     protocol::encode(request.initDigests(1), std::vector<Digest>{sha256(bytes)});
     return loop_.wait(request.send()).getMissing().size() == 0;
+  }
+  // Unlike has_blob() this does not hold it.
+  bool can_read(const std::string& bytes) {
+    auto request = blobs().readRequest();
+    request.setDigest(protocol::as_data(sha256(bytes)));
+    request.setMaxBytes(100);
+    return status_of(loop_, request).ok();
+  }
+  absl::StatusOr<uint32_t> drain(const std::string& worker, bool drain = true) {
+    auto request = session_.drainRequest();
+    request.setWorker(worker);
+    request.setDrain(drain);
+    using Answer = capnp::Response<protocol::UserSession::DrainResults>;
+    auto response = outcome_of(loop_, kj::Promise<Answer>(request.send()));
+    if (!response.ok()) return response.status();
+    return (*response)->getAttempts();
+  }
+  // State and trouble of the only worker.
+  std::pair<std::string, std::string> worker() {
+    auto response = loop_.wait(session_.workersRequest().send());
+    const auto one = response.getWorkers()[0];
+    return {one.getState().cStr(), one.getTrouble().cStr()};
   }
   absl::Status put(const std::string& bytes) {
     auto request = blobs().putRequest();

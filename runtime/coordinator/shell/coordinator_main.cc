@@ -12,6 +12,7 @@
 #include "rpc/loop.h"
 #include "runtime/coordinator/shell/coordinator.h"
 #include "runtime/coordinator/shell/daemon_config.h"
+#include "runtime/coordinator/shell/revoke.h"
 
 namespace {
 
@@ -55,7 +56,7 @@ int main(int argc, char** argv) {
   umask(077);
   CLI::App app("The coordinator of PESC: keeps jobs and results, gives ranks to workers.");
   DaemonSettings flags;
-  std::string config_file;
+  std::string config_file, revoke;
   app.add_option("--listen", flags.listen,
                  "ADDR:PORT to serve on (default 127.0.0.1:7341); TLS unless it is a loopback one");
   app.add_option("--state", flags.state,
@@ -71,7 +72,11 @@ int main(int argc, char** argv) {
                  "remove the oldest finished jobs beyond this much output, e.g. 100GiB");
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off");
   app.add_flag("--drop-damaged", flags.drop_damaged,
-               "start although rows of the journal are damaged: removes those jobs");
+               "start although the journal is damaged: removes the jobs that it names as damaged");
+  app.add_option(
+      "--revoke", revoke,
+      "ROLE:NAME, e.g. worker:pc-7: forget the tokens of that user, worker or admin, and "
+      "end; the coordinator must have been stopped");
   app.set_version_flag("--version", "pesc-coordinator " PESC_VERSION);
   try {
     app.parse(argc, argv);
@@ -88,5 +93,7 @@ int main(int argc, char** argv) {
   auto config = understand(settings);
   if (!config.ok()) return complain(config.status(), kBadUsage);
   pesc::rpc::set_up_daemon_log(config->log_level);
-  return serve(*config);
+  if (revoke.empty()) return serve(*config);
+  const absl::Status revoked = pesc::coordinator::revoke_tokens(config->options.state_dir, revoke);
+  return revoked.ok() ? 0 : complain(revoked, 1);
 }

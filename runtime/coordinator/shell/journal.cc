@@ -86,7 +86,17 @@ absl::Status SqliteJournal::make_ready(int version) {
   } else if (version != kJournalSchema) {
     rpc::log().info("event=journal_migrated from={} to={}", version, kJournalSchema);
   }
+  if (absl::Status status = sync_wal(); !status.ok()) return status;
   return prepare();
+}
+
+// What a process before this one wrote, and did not live to sync, reads as committed: it must be
+// durable before anybody is told of it. A checkpoint begins with a sync of the WAL; that it then
+// finds no room in the database is no matter.
+absl::Status SqliteJournal::sync_wal() {
+  if (!options_.durable) return absl::OkStatus();
+  absl::Status status = db_.execute("PRAGMA wal_checkpoint(PASSIVE)");
+  return absl::IsResourceExhausted(status) ? absl::OkStatus() : status;
 }
 
 absl::Status SqliteJournal::in_transaction(const std::function<absl::Status()>& body) {

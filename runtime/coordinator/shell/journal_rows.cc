@@ -11,8 +11,11 @@ namespace {
 // The bytes a checksum covers: fixed-width little-endian numbers, texts with their length.
 class Bytes {
  public:
+  Bytes() { bytes_.reserve(256); }
   Bytes& number(uint64_t value) {
-    for (int shift = 0; shift < 64; shift += 8) bytes_.push_back(char(value >> shift & 0xff));
+    char little[8];
+    for (int i = 0; i < 8; ++i) little[i] = char(value >> (8 * i) & 0xff);
+    bytes_.append(little, sizeof little);
     return *this;
   }
   Bytes& text(std::string_view value) {

@@ -3,6 +3,7 @@
 // saves what can be saved.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -80,15 +81,23 @@ class Replay {
   std::optional<JobRow> job_row(Statement& row);
   void scan_jobs(const char* sql, std::map<uint64_t, JobRow>& found);
   void find_lost_descriptions(const std::map<uint64_t, JobRow>& known);
+  absl::Status advance(size_t part);
+  void row(size_t part, JobId job, const Apply& apply);
   void event_row(JobId job, const Apply& apply);
-  void attempt_row(JobId job, const Apply& apply);
+  void lease_row(JobId job, const Apply& apply);
+  void end_row(JobId job, const Apply& apply);
   void checkpoint_row(JobId job, const Apply& apply);
   void drop_row(JobId job, const Apply& apply);
 
   Database& db_;
   Damages& damages_;
   bool with_chunks_;
-  Statement rows_;
+  static constexpr size_t kSources = 5;
+  struct Source {
+    Statement rows;
+    uint64_t place = 0;  // of the row it is at; UINT64_MAX: it has no more
+  };
+  std::array<Source, kSources> sources_;
   uint64_t last_seq_ = 0;
   size_t jobs_ = 0;
 };
@@ -122,6 +131,7 @@ class SqliteJournal final : public Journal {
   absl::Status drop_rows(const Damages& damages);
   absl::Status copy_what_is_intact();
   absl::Status probe();
+  absl::Status sync_wal();
   absl::Status in_transaction(const std::function<absl::Status()>& body);
 
   absl::Status write(const JobAdded& record);
