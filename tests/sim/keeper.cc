@@ -6,17 +6,24 @@
 namespace pesc::sim {
 namespace {
 
-AttemptOutcome make_outcome(EndReason reason, int64_t started_unix_ms, TimeMs duration_ms) {
+constexpr TimeMs kMostSaves = 12;  // of one attempt
+
+AttemptOutcome make_outcome(EndReason reason, int64_t started_unix_ms) {
   AttemptOutcome outcome;
   outcome.reason = reason;
   outcome.started_unix_ms = started_unix_ms;
-  outcome.duration_ms = static_cast<uint64_t>(duration_ms);
   outcome.exit_code = reason == EndReason::succeeded      ? 0
                       : reason == EndReason::cannot_start ? 127
                       : reason == EndReason::exit_code    ? 3
                                                           : -1;
   outcome.signal = reason == EndReason::signal ? 11 : 0;
   return outcome;
+}
+
+// Each rank of a job that saves has work of its own, the same in every attempt.
+TimeMs work_of(const AttemptKey& key, const JobPlan& job) {
+  Random random(key.job.value * 1'000'003 + key.rank);
+  return random.between(job.shortest_ms, job.longest_ms);
 }
 
 }  // namespace
@@ -29,58 +36,154 @@ uint32_t Keeper::used_milli() const {
   return used;
 }
 
-void Keeper::start(const AttemptKey& key, const std::shared_ptr<const JobSpec>& spec) {
-  play_.expect(play_.limits.starts(plan_, key, *spec, used_milli()));
+const Kept* Keeper::find(const AttemptKey& key) const {
+  auto it = kept_.find(key);
+  return it == kept_.end() ? nullptr : &it->second;
+}
+
+TimeMs Keeper::ran_ms(const Kept& kept) const {
+  return kept.running ? play_.world.now() - kept.started
+                      : static_cast<TimeMs>(kept.outcome.duration_ms);
+}
+
+void Keeper::start(const worker::Start& action, const std::optional<Save>& from) {
+  const AttemptKey& key = action.key;
+  play_.expect(play_.limits.starts(plan_, key, *action.spec, used_milli()));
   play_.expect(play_.results.started(key));
+  play_.expect(play_.gangs.starts(play_.ledger, action));
   Kept& kept = kept_[key];
-  kept.spec = spec;
-  Random& random = play_.world.random;
+  kept.spec = action.spec;
+  kept.started = play_.world.now();
+  kept.outcome.started_unix_ms = play_.world.unix_ms();
+  kept.saved = from;  // restored before the start
+  kept.begins_with_ms = from ? from->work_ms : 0;
   const JobPlan& job = *play_.plan_of(key.job);
+  if (dies_at_once(key, kept, job, from)) return;
+  kept.corrupts = play_.world.random.chance(job.corrupts);
+  const Fate fate = draw(key, kept, job);
+  const int64_t now = play_.world.unix_ms();
+  if (!fate.hangs) plan_end(key, kept, fate.takes, make_outcome(fate.reason, now));
+  if (job.unit_ms > 0) plan_saves(key, kept.process, job, fate.takes);
+  if (on_started) on_started(key, now);
+  if (fate.takes > 1'000 && on_progress && play_.world.random.chance(0.2)) on_progress(key, 0.5);
+}
+
+bool Keeper::dies_at_once(const AttemptKey& key, Kept& kept, const JobPlan& job,
+                          const std::optional<Save>& from) {
+  Random& random = play_.world.random;
   const int64_t now = play_.world.unix_ms();
   if (random.chance(job.cannot_start)) {
-    plan_end(key, kept, random.between(0, 5), make_outcome(EndReason::cannot_start, 0, 0));
-    return;
+    plan_end(key, kept, random.between(0, 5), make_outcome(EndReason::cannot_start, 0));
+    return true;
   }
   if (random.chance(job.refuses)) {
-    auto outcome = make_outcome(EndReason::exit_code, now, 20);
+    auto outcome = make_outcome(EndReason::exit_code, now);
     outcome.refused_arguments = true;
     plan_end(key, kept, 20, outcome);
-    return;
+    return true;
   }
-  TimeMs takes = random.between(job.shortest_ms, job.longest_ms);
-  EndReason reason = EndReason::succeeded;
-  if (random.chance(job.fails)) {
-    reason = random.chance(0.5) ? EndReason::exit_code : EndReason::signal;
-  }
-  const bool hangs = random.chance(job.hangs);
-  const auto limit = static_cast<TimeMs>(spec->time_limit_ms);
-  if (limit != 0 && (hangs || takes > limit)) {
-    takes = limit + random.between(0, static_cast<TimeMs>(spec->grace_ms));
-    reason = EndReason::time_limit;
-  }
-  kept.outcome.started_unix_ms = now;
-  if (!hangs || limit != 0) plan_end(key, kept, takes, make_outcome(reason, now, takes));
+  const bool in_the_hole = plan_.black_hole && !play_.healed;
+  if (!in_the_hole && !(from && from->corrupt)) return false;
+  auto outcome = make_outcome(EndReason::exit_code, now);
+  outcome.detail = in_the_hole ? "no such library" : "cannot read the checkpoint";
   if (on_started) on_started(key, now);
-  if (takes > 1'000 && on_progress && random.chance(0.2)) on_progress(key, 0.5);
+  plan_end(key, kept, random.between(5, 900), outcome);
+  return true;
+}
+
+Keeper::Fate Keeper::draw(const AttemptKey& key, const Kept& kept, const JobPlan& job) {
+  Random& random = play_.world.random;
+  Fate fate;
+  fate.takes = job.unit_ms > 0 ? std::max<TimeMs>(1, work_of(key, job) - kept.begins_with_ms)
+                               : random.between(job.shortest_ms, job.longest_ms);
+  if (random.chance(job.stragglers)) fate.takes *= 8;
+  if (random.chance(job.fails)) {
+    fate.reason = random.chance(0.5) ? EndReason::exit_code : EndReason::signal;
+    if (random.chance(0.2)) fate.reason = EndReason::out_of_memory;
+    if (job.unit_ms > 0) fate.takes = random.between(1, fate.takes);
+  }
+  if (random.chance(job.floods)) {
+    fate.reason = EndReason::output_limit;
+    fate.takes = random.between(1, fate.takes);
+  }
+  if (kept.spec->parallel && key.rank == 0 && play_.goes_wrong(play_.scenario.faults.port_taken)) {
+    fate.reason = EndReason::port_taken;
+    fate.takes = random.between(1, 2'000);
+  }
+  fate.hangs = random.chance(job.hangs);
+  const auto limit = static_cast<TimeMs>(kept.spec->time_limit_ms);
+  if (limit != 0 && (fate.hangs || fate.takes > limit)) {
+    fate.takes = limit + random.between(0, static_cast<TimeMs>(kept.spec->grace_ms));
+    fate.reason = EndReason::time_limit;
+    fate.hangs = false;
+  }
+  return fate;
+}
+
+void Keeper::plan_saves(const AttemptKey& key, uint64_t process, const JobPlan& job, TimeMs until) {
+  for (TimeMs i = 1; i <= kMostSaves && i * job.unit_ms < until; ++i) {
+    play_.world.after(i * job.unit_ms, [this, key, process, &job] {
+      auto it = kept_.find(key);
+      if (it == kept_.end() || it->second.process != process || !it->second.running) return;
+      save(key, it->second, job);
+    });
+  }
+}
+
+void Keeper::save(const AttemptKey& key, Kept& kept, const JobPlan& job) {
+  const TimeMs work = kept.begins_with_ms + (play_.world.now() - kept.started);
+  kept.saved = Save{std::min(work, work_of(key, job) - 1), kept.corrupts, key};
+  if (job.marks && on_marked) on_marked(key);
 }
 
 void Keeper::stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms) {
   auto it = kept_.find(key);
   if (it == kept_.end() || !it->second.running) return;
-  const TimeMs after = play_.world.random.between(0, static_cast<TimeMs>(grace_ms));
-  plan_end(key, it->second, after, make_outcome(reason, it->second.outcome.started_unix_ms, after));
+  Kept& kept = it->second;
+  const JobPlan& job = *play_.plan_of(key.job);
+  const auto grace = static_cast<TimeMs>(grace_ms);
+  // Some do not listen, and are killed when their time is over.
+  const bool outlives = play_.world.random.chance(job.outlives);
+  const TimeMs after = outlives ? grace : play_.world.random.between(0, grace);
+  auto outcome = make_outcome(reason, kept.outcome.started_unix_ms);
+  outcome.signal = outlives ? 9 : 15;
+  plan_end(key, kept, after, outcome, !outlives && job.unit_ms > 0 && job.saves_when_told);
 }
 
-void Keeper::plan_end(const AttemptKey& key, Kept& kept, TimeMs after_ms, AttemptOutcome outcome) {
+void Keeper::plan_end(const AttemptKey& key, Kept& kept, TimeMs after_ms, AttemptOutcome outcome,
+                      bool saves) {
   kept.process = ++last_process_;
-  play_.world.after(after_ms, [this, key, process = kept.process, outcome = std::move(outcome)] {
-    auto it = kept_.find(key);
-    if (it == kept_.end() || it->second.process != process) return;
-    it->second.running = false;
-    it->second.outcome = outcome;
-    play_.results.ended(key, outcome);
-    if (on_exited) on_exited(key, outcome);
-  });
+  play_.world.after(after_ms,
+                    [this, key, process = kept.process, saves, outcome = std::move(outcome)] {
+                      end(key, process, outcome, saves);
+                    });
+}
+
+void Keeper::end(const AttemptKey& key, uint64_t process, AttemptOutcome outcome, bool saves) {
+  auto it = kept_.find(key);
+  if (it == kept_.end() || it->second.process != process) return;
+  Kept& kept = it->second;
+  if (kept.spec->parallel) {
+    // One that is gone leaves the others waiting for it.
+    if (outcome.reason != EndReason::succeeded) {
+      play_.broken_gangs.insert({key.job, key.attempt});
+    } else if (play_.broken_gangs.contains({key.job, key.attempt})) {
+      return;
+    }
+  }
+  if (saves) save(key, kept, *play_.plan_of(key.job));
+  outcome.duration_ms = static_cast<uint64_t>(play_.world.now() - kept.started);
+  kept.running = false;
+  kept.outcome = outcome;
+  play_.results.ended(key, outcome);
+  if (on_exited) on_exited(key, outcome);
+}
+
+void Keeper::lose_all() {
+  for (const auto& [key, kept] : kept_) {
+    if (kept.spec->parallel) play_.broken_gangs.insert({key.job, key.attempt});
+  }
+  kept_.clear();
 }
 
 }  // namespace pesc::sim

@@ -6,8 +6,10 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "tests/sim/play.h"
+#include "tests/sim/programs.h"
 
 namespace pesc::sim {
 
@@ -16,6 +18,9 @@ struct Kept {
   bool running = true;
   uint64_t process = 0;  // tells a planned end that another has overtaken
   AttemptOutcome outcome;
+  TimeMs started = 0, begins_with_ms = 0;
+  bool corrupts = false;      // all it saves from now on
+  std::optional<Save> saved;  // what its checkpoint_dir holds
 };
 
 class Keeper {
@@ -26,15 +31,30 @@ class Keeper {
   std::function<void(const AttemptKey&, int64_t unix_ms)> on_started;
   std::function<void(const AttemptKey&, const AttemptOutcome&)> on_exited;
   std::function<void(const AttemptKey&, double fraction)> on_progress;
+  std::function<void(const AttemptKey&)> on_marked;
 
-  void start(const AttemptKey& key, const std::shared_ptr<const JobSpec>& spec);
+  void start(const worker::Start& action, const std::optional<Save>& from);
   void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms);
   void forget(const AttemptKey& key) { kept_.erase(key); }
-  void lose_all() { kept_.clear(); }
+  void lose_all();
   const std::map<AttemptKey, Kept>& kept() const { return kept_; }
+  const Kept* find(const AttemptKey& key) const;
+  TimeMs ran_ms(const Kept& kept) const;
 
  private:
-  void plan_end(const AttemptKey& key, Kept& kept, TimeMs after_ms, AttemptOutcome outcome);
+  struct Fate {
+    TimeMs takes = 0;
+    EndReason reason = EndReason::succeeded;
+    bool hangs = false;
+  };
+  bool dies_at_once(const AttemptKey& key, Kept& kept, const JobPlan& job,
+                    const std::optional<Save>& from);
+  Fate draw(const AttemptKey& key, const Kept& kept, const JobPlan& job);
+  void plan_saves(const AttemptKey& key, uint64_t process, const JobPlan& job, TimeMs until);
+  void save(const AttemptKey& key, Kept& kept, const JobPlan& job);
+  void plan_end(const AttemptKey& key, Kept& kept, TimeMs after_ms, AttemptOutcome outcome,
+                bool saves = false);
+  void end(const AttemptKey& key, uint64_t process, AttemptOutcome outcome, bool saves);
   uint32_t used_milli() const;
 
   Play& play_;

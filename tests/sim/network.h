@@ -6,18 +6,29 @@
 #include <functional>
 #include <memory>
 #include <set>
+#include <utility>
 
 #include "tests/sim/wire.h"
 #include "tests/sim/world.h"
 
 namespace pesc::sim {
 
-enum class MessageKind : uint8_t { attach, attach_answer, report, report_answer, update, error };
+enum class MessageKind : uint8_t {
+  attach,
+  attach_answer,
+  report,
+  report_answer,
+  checkpoint,
+  checkpoint_answer,  // `call` is answered with `number`
+  update,
+  error
+};
 
 struct Message {
   MessageKind kind = MessageKind::error;
-  uint64_t call = 0;  // the report that an answer is for
+  uint64_t call = 0;  // the report or the offer that an answer is for
   Bytes bytes;
+  uint32_t number = 0;
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {
@@ -56,6 +67,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   TimeMs last_to_server_ = 0, last_to_client_ = 0;
   bool client_open_ = true, server_open_ = true;
   bool broken_ = false, drop_to_server_ = false, drop_to_client_ = false;
+};
+
+// The order in which things happen never depends on addresses.
+struct ByNumber {
+  bool operator()(const std::shared_ptr<Connection>& a,
+                  const std::shared_ptr<Connection>& b) const {
+    return std::pair(a->worker, a->number) < std::pair(b->worker, b->number);
+  }
 };
 
 }  // namespace pesc::sim

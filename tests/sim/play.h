@@ -1,29 +1,31 @@
 // What all actors of one play share.
 #pragma once
 
+#include <set>
 #include <string>
+#include <utility>
 
 #include "runtime/coordinator/core/core.h"
 #include "runtime/worker/core/core.h"
+#include "tests/sim/checkers/checkpoints.h"
+#include "tests/sim/checkers/gangs.h"
 #include "tests/sim/checkers/ledger.h"
 #include "tests/sim/checkers/limits.h"
 #include "tests/sim/checkers/single_result.h"
+#include "tests/sim/checkers/uninterrupted.h"
+#include "tests/sim/planted.h"
 #include "tests/sim/scenario.h"
 #include "tests/sim/world.h"
 
 namespace pesc::sim {
 
-// A planted bug: of a core, or of the shell turn.
-struct Bug {
-  std::string name = "none";
-  coordinator::PlantedBug coordinator = coordinator::PlantedBug::none;
-  worker::PlantedBug worker = worker::PlantedBug::none;
-  bool release_before_commit = false;
-};
-
 struct Play {
   Play(const Scenario& s, const Bug& b, bool tracing)
-      : scenario(s), bug(b), world(s.seed, tracing), limits(s) {}
+      : scenario(s),
+        bug(b),
+        world(s.seed, tracing),
+        limits(s),
+        checkpoints(s.coordinator.keep_checkpoints) {}
 
   const Scenario& scenario;
   const Bug& bug;
@@ -31,9 +33,14 @@ struct Play {
   Ledger ledger;
   SingleResult results;
   Limits limits;
+  Checkpoints checkpoints;
+  Gangs gangs;
+  Uninterrupted uninterrupted;
   bool healed = false;  // no more faults
   // The cores' own checks of themselves; without them a planted bug must show in what it breaks.
   bool check_invariants = true;
+  // Generations that have lost a process: the others wait for it for ever.
+  std::set<std::pair<JobId, uint32_t>> broken_gangs;
 
   const JobPlan* plan_of(JobId id) const {
     for (const JobPlan& job : scenario.jobs) {

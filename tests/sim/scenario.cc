@@ -20,6 +20,7 @@ std::vector<WorkerPlan> make_workers(Random& random) {
     plan.cpus_milli = static_cast<uint32_t>(random.between(1, 4) * 1000);
     if (random.chance(0.2)) plan.cpus_milli += 500;
     plan.leaves = i >= rooms && random.chance(0.3);
+    plan.black_hole = random.chance(0.06);
     workers.push_back(plan);
   }
   return workers;
@@ -38,6 +39,33 @@ void choose_durations(Random& random, JobPlan& job, uint32_t ranks) {
   }
 }
 
+// A gang, small enough for the workers that stay.
+void choose_gang(Random& random, const Scenario& scenario, JobSpec& spec) {
+  uint32_t slots = 0, most = 0;
+  for (const WorkerPlan& worker : scenario.workers) {
+    if (worker.leaves || (!spec.room.empty() && worker.room != spec.room)) continue;
+    const uint32_t here = worker.cpus_milli / spec.resources.cpus_milli;
+    slots += here;
+    most = std::max(most, here);
+  }
+  if (slots == 0) return;
+  spec.parallel = true;
+  spec.same_worker = most > 0 && random.chance(0.3);
+  const uint32_t bound = std::min<uint32_t>(spec.same_worker ? most : slots, 8);
+  spec.repetitions = static_cast<uint32_t>(random.between(1, bound));
+}
+
+void choose_saves(Random& random, JobPlan& job, JobSpec& spec) {
+  if (job.longest_ms < 5'000 || spec.repetitions > 50) return;
+  job.unit_ms = random.between(500, std::max<TimeMs>(1'000, job.longest_ms / 4));
+  job.marks = random.chance(0.6);
+  job.saves_when_told = random.chance(0.7);
+  if (random.chance(0.3)) job.corrupts = random.chance(0.2) ? 1.0 : 0.3;
+  if (!job.marks || random.chance(0.3)) {
+    spec.checkpoint_every_ms = static_cast<uint64_t>(random.between(1'000, 20'000));
+  }
+}
+
 void choose_behaviour(Random& random, JobPlan& job, JobSpec& spec) {
   choose_durations(random, job, spec.repetitions);
   if (random.chance(0.5)) job.fails = random.chance(0.2) ? 0.9 : 0.15;
@@ -46,6 +74,15 @@ void choose_behaviour(Random& random, JobPlan& job, JobSpec& spec) {
   if (random.chance(0.2)) job.large_output = 0.2;
   spec.retries = static_cast<uint32_t>(random.between(0, 3));
   spec.grace_ms = static_cast<uint64_t>(random.between(0, 3'000));
+  if (random.chance(0.2)) job.outlives = 0.5;
+  if (random.chance(0.1)) job.floods = 0.1;
+  if (random.chance(0.3)) job.stragglers = 0.1;
+  if (random.chance(0.15)) spec.max_failures = static_cast<uint32_t>(random.between(1, 4));
+  if (random.chance(0.1)) {
+    spec.job_time_limit_ms = static_cast<uint64_t>(random.between(20'000, 300'000));
+  }
+  spec.second_attempts = random.chance(0.7);
+  if (random.chance(0.5)) choose_saves(random, job, spec);
   if (random.chance(0.25)) job.hangs = spec.repetitions > 50 ? 0.01 : 0.1;
   if (random.chance(0.5)) {
     spec.time_limit_ms = static_cast<uint64_t>(random.between(1'000, 60'000));
@@ -78,6 +115,7 @@ JobPlan make_job(Random& random, const Scenario& scenario, uint64_t number, bool
   }
   spec->resources.cpus_milli = static_cast<uint32_t>(
       random.chance(0.7) ? 1000 : random.between(1, std::max<int64_t>(1, widest / 500)) * 500);
+  if (!large && random.chance(0.25)) choose_gang(random, scenario, *spec);
   choose_behaviour(random, job, *spec);
   job.submit_at = random.between(0, scenario.faults.phase_ms / 2);
   if (random.chance(0.2)) job.cancel_at = job.submit_at + random.between(0, 60'000);
@@ -103,6 +141,18 @@ FaultPlan make_faults(Random& random) {
   faults.reboot_ms = maybe(random, 0.3, 100'000, 400'000);
   faults.keeper_loss_ms = maybe(random, 0.2, 100'000, 400'000);
   faults.drain_ms = maybe(random, 0.2, 60'000, 300'000);
+  faults.commit_crash_ms = maybe(random, 0.4, 20'000, 120'000);
+  faults.power_fails = random.chance(0.5) ? 0.6 : 0.0;
+  faults.disk_full_ms = maybe(random, 0.2, 40'000, 200'000);
+  faults.sync_failure_ms = maybe(random, 0.15, 40'000, 200'000);
+  faults.worker_disk_full_ms = maybe(random, 0.2, 60'000, 300'000);
+  faults.sleep_ms = maybe(random, 0.2, 60'000, 300'000);
+  faults.wall_jump_ms = maybe(random, 0.2, 60'000, 300'000);
+  faults.order_drain_ms = maybe(random, 0.25, 40'000, 200'000);
+  faults.damage_ms = maybe(random, 0.06, 60'000, 200'000);
+  faults.save_fails = random.chance(0.3) ? 0.2 : 0.0;
+  faults.restore_fails = random.chance(0.2) ? 0.1 : 0.0;
+  faults.port_taken = random.chance(0.3) ? 0.2 : 0.0;
   faults.lose_message = random.chance(0.5) ? 0.2 : 0.0;
   faults.cut_in_call = random.chance(0.4) ? 0.05 : 0.0;
   faults.prepare_fails = random.chance(0.4) ? 0.1 : 0.0;
@@ -124,6 +174,8 @@ Scenario make_scenario(uint64_t seed) {
   scenario.faults = make_faults(random);
   scenario.coordinator.lease_ms = static_cast<uint64_t>(random.between(15'000, 60'000));
   scenario.coordinator.heartbeat_ms = static_cast<uint64_t>(random.between(2'000, 5'000));
+  scenario.coordinator.set_aside_max_ms = static_cast<uint64_t>(random.between(60'000, 900'000));
+  scenario.coordinator.keep_checkpoints = static_cast<uint32_t>(random.between(1, 4));
   scenario.coordinator.max_placements_per_step =
       static_cast<uint32_t>(random.chance(0.3) ? random.between(1, 8) : 512);
   const int64_t jobs = random.between(1, 4);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ struct WorkerPlan {
   WorkerId id;
   std::string name, room;
   uint32_t cpus_milli = 1000;
-  bool leaves = false;  // vanishes for ever some time
+  bool leaves = false;      // vanishes for ever some time
+  bool black_hole = false;  // whatever is started there dies at once, until the faults stop
 };
 
 struct JobPlan {
@@ -29,6 +31,11 @@ struct JobPlan {
   // How its ranks behave.
   TimeMs shortest_ms = 0, longest_ms = 0;
   double fails = 0, hangs = 0, refuses = 0, cannot_start = 0, large_output = 0;
+  double floods = 0, outlives = 0, stragglers = 0;
+  TimeMs unit_ms = 0;            // they save their work this often; 0: never
+  bool marks = false;            // and say so
+  bool saves_when_told = false;  // on SIGTERM too
+  double corrupts = 0;           // an attempt whose saves nobody can read
   // Some of its ranks would run for ever: a user ends it when the faults stop.
   bool endless = false;
 };
@@ -37,10 +44,15 @@ struct FaultPlan {
   TimeMs phase_ms = 300'000;  // faults stop after this
   // Mean times between faults of a kind; 0: none.
   TimeMs cut_ms = 0, away_ms = 0, coordinator_crash_ms = 0, daemon_crash_ms = 0, reboot_ms = 0,
-         keeper_loss_ms = 0, drain_ms = 0;
+         keeper_loss_ms = 0, drain_ms = 0, commit_crash_ms = 0, disk_full_ms = 0,
+         sync_failure_ms = 0, worker_disk_full_ms = 0, sleep_ms = 0, wall_jump_ms = 0,
+         order_drain_ms = 0, damage_ms = 0;
+  double power_fails = 0;   // a crash of the coordinator takes what was not synced
   double lose_message = 0;  // of a user's call: the request, or the answer
   double cut_in_call = 0;   // the link, while a result is being reported
-  double prepare_fails = 0, pack_fails = 0, upload_fails = 0;
+  double prepare_fails = 0, pack_fails = 0, upload_fails = 0, save_fails = 0, restore_fails = 0,
+         port_taken = 0;
+  std::set<uint32_t> skipped;  // numbers of faults that do not come: to shrink a failure
   TimeMs longest_delay_ms = 50;
   TimeMs longest_commit_ms = 20;
 };

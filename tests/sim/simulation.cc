@@ -1,8 +1,11 @@
 #include "tests/sim/simulation.h"
 
+#include <fmt/format.h>
+
 #include <functional>
 #include <memory>
 
+#include "tests/sim/checkers/drains.h"
 #include "tests/sim/checkers/durability.h"
 #include "tests/sim/checkers/liveness.h"
 #include "tests/sim/coordinator_host.h"
@@ -12,81 +15,179 @@
 namespace pesc::sim {
 namespace {
 
+// From a drain's order, in a world without faults, until its worker is empty.
+constexpr TimeMs kDrainBoundMs = 180'000;
+
 class Simulation {
  public:
   Simulation(const Scenario& scenario, const Bug& bug, Tracing tracing, bool check_invariants)
       : play_(scenario, bug, tracing != Tracing::off),
+        fault_random_(scenario.seed ^ 0xFA017ull),
         coordinator_(play_),
         users_(play_, coordinator_) {
+    SqliteVfs::seed(scenario.seed);
     play_.check_invariants = check_invariants;
     if (tracing == Tracing::print) play_.world.print_trace_at_once();
     for (const WorkerPlan& plan : scenario.workers) {
       workers_.push_back(std::make_unique<WorkerHost>(play_, coordinator_, plan, workers_.size()));
     }
+    play_.uninterrupted.runs = [this](WorkerId id, const AttemptKey& key) {
+      for (const auto& worker : workers_) {
+        if (worker->plan().id == id) return worker->runs(key);
+      }
+      return false;
+    };
   }
 
   PlayResult run();
 
  private:
-  // Calls `fault` again and again, until the faults stop.
-  void repeat(TimeMs mean_ms, std::function<void()> fault);
+  // Calls `fault` again and again, until the faults stop. What is drawn for faults is drawn from a
+  // generator of their own: one that is left out does not change when the others come.
+  void repeat(TimeMs mean_ms, std::function<void(Random&)> fault);
   void plan_faults();
+  void plan_worker_faults();
+  void plan_coordinator_faults();
   void heal();
+  void order_drain(const std::string& worker, bool drain);
+  void end_drains();
   // Once a second after the faults: has everything ended?
   void watch(TimeMs deadline);
-  WorkerHost& any_worker() {
+  WorkerHost& any_worker(Random& random) {
     return *workers_[static_cast<size_t>(
-        play_.world.random.between(0, static_cast<int64_t>(workers_.size()) - 1))];
+        random.between(0, static_cast<int64_t>(workers_.size()) - 1))];
   }
 
   Play play_;
+  Random fault_random_;
+  uint32_t faults_ = 0;
   CoordinatorHost coordinator_;
   Users users_;
   std::vector<std::unique_ptr<WorkerHost>> workers_;
+  bool drains_over_ = false;
   bool done_ = false;
 };
 
-void Simulation::repeat(TimeMs mean_ms, std::function<void()> fault) {
+void Simulation::repeat(TimeMs mean_ms, std::function<void(Random&)> fault) {
   if (mean_ms == 0) return;
-  play_.world.after(play_.world.random.wait(mean_ms), [this, mean_ms, fault] {
-    if (play_.healed) return;
-    fault();
-    repeat(mean_ms, fault);
-  });
+  // Its times and choices are its own: they do not depend on what else happens.
+  auto random = std::make_shared<Random>(fault_random_.next());
+  auto next = std::make_shared<std::function<void()>>();
+  *next = [this, mean_ms, fault, random, weak = std::weak_ptr(next)] {
+    play_.world.after(random->wait(mean_ms), [this, fault, random, self = weak.lock()] {
+      if (play_.healed) return;
+      const uint32_t number = faults_++;
+      Random choices(random->next());
+      if (!play_.scenario.faults.skipped.contains(number)) fault(choices);
+      if (self != nullptr) (*self)();
+    });
+  };
+  (*next)();
 }
 
 void Simulation::plan_faults() {
-  Random& random = play_.world.random;
-  const FaultPlan& faults = play_.scenario.faults;
-  repeat(faults.cut_ms, [this] { any_worker().cut_link(); });
-  // Often for a little longer than a lease: then two attempts of a rank run at once.
-  const auto lease_ms = static_cast<TimeMs>(play_.scenario.coordinator.lease_ms);
-  repeat(faults.away_ms, [&, this, lease_ms] {
-    any_worker().go_away(random.chance(0.6) ? lease_ms + random.between(0, 15'000)
-                                            : random.between(1'000, 200'000));
-  });
-  repeat(faults.daemon_crash_ms,
-         [&, this] { any_worker().crash_daemon(random.between(0, 60'000)); });
-  repeat(faults.reboot_ms, [&, this] { any_worker().reboot(random.between(5'000, 120'000)); });
-  repeat(faults.keeper_loss_ms, [this] { any_worker().lose_keeper(); });
-  repeat(faults.drain_ms, [this] { any_worker().drain(); });
-  repeat(faults.coordinator_crash_ms, [&, this] {
-    coordinator_.crash();
-    play_.world.after(random.between(0, random.chance(0.2) ? 120'000 : 3'000),
-                      [this] { coordinator_.start(); });
-  });
+  plan_worker_faults();
+  plan_coordinator_faults();
   for (auto& worker : workers_) {
     if (!worker->plan().leaves) continue;
-    play_.world.after(random.between(0, faults.phase_ms), [&worker] { worker->vanish(); });
+    play_.world.after(fault_random_.between(0, play_.scenario.faults.phase_ms),
+                      [&worker] { worker->vanish(); });
   }
+}
+
+void Simulation::plan_worker_faults() {
+  const FaultPlan& faults = play_.scenario.faults;
+  repeat(faults.cut_ms, [this](Random& random) { any_worker(random).cut_link(); });
+  // Often for a little longer than a lease: then two attempts of a rank run at once.
+  const auto lease_ms = static_cast<TimeMs>(play_.scenario.coordinator.lease_ms);
+  repeat(faults.away_ms, [this, lease_ms](Random& random) {
+    any_worker(random).go_away(random.chance(0.6) ? lease_ms + random.between(0, 15'000)
+                                                  : random.between(1'000, 200'000));
+  });
+  repeat(faults.daemon_crash_ms,
+         [this](Random& random) { any_worker(random).crash_daemon(random.between(0, 60'000)); });
+  repeat(faults.reboot_ms,
+         [this](Random& random) { any_worker(random).reboot(random.between(5'000, 120'000)); });
+  repeat(faults.keeper_loss_ms, [this](Random& random) { any_worker(random).lose_keeper(); });
+  repeat(faults.drain_ms, [this](Random& random) { any_worker(random).drain(); });
+  repeat(faults.worker_disk_full_ms,
+         [this](Random& random) { any_worker(random).fill_disk(random.between(1'000, 60'000)); });
+  repeat(faults.order_drain_ms, [this](Random& random) {
+    const std::string name = any_worker(random).plan().name;
+    order_drain(name, true);
+    play_.world.after(random.between(1'000, 120'000), [this, name, again = random.chance(0.7)] {
+      if (again && !play_.healed) order_drain(name, false);
+    });
+  });
+}
+
+void Simulation::plan_coordinator_faults() {
+  const FaultPlan& faults = play_.scenario.faults;
+  auto down_ms = [](Random& random) {
+    return random.between(0, random.chance(0.2) ? 120'000 : 3'000);
+  };
+  repeat(faults.coordinator_crash_ms, [this, down_ms, &faults](Random& random) {
+    coordinator_.crash(random.chance(faults.power_fails));
+    play_.world.after(down_ms(random), [this] { coordinator_.start(); });
+  });
+  repeat(faults.commit_crash_ms, [this, down_ms, &faults](Random& random) {
+    coordinator_.crash_in_next_commit(random.chance(faults.power_fails), down_ms(random));
+  });
+  repeat(faults.disk_full_ms,
+         [this](Random& random) { coordinator_.fill_disk(random.between(1'000, 60'000)); });
+  repeat(faults.sync_failure_ms, [this](Random&) { coordinator_.fail_syncs(); });
+  repeat(faults.damage_ms, [this, down_ms](Random& random) {
+    coordinator_.damage_at_next_start();
+    coordinator_.crash(false);
+    play_.world.after(down_ms(random), [this] { coordinator_.start(); });
+  });
+  repeat(faults.sleep_ms, [this](Random& random) {
+    const TimeMs by = random.between(1'000, 3'600'000);
+    if (random.chance(0.4)) return coordinator_.jump_clock(by);
+    any_worker(random).jump_clock(by);
+  });
+  repeat(faults.wall_jump_ms, [this](Random& random) {
+    const TimeMs by = random.between(-7'200'000, 7'200'000);
+    if (random.chance(0.5)) return coordinator_.jump_wall_clock(by);
+    any_worker(random).jump_wall_clock(by);
+  });
+}
+
+void Simulation::order_drain(const std::string& worker, bool drain) {
+  const uint64_t request = coordinator_.next_request();
+  coordinator_.call(request, coordinator::WorkerDrained{request, worker, drain},
+                    [this, worker, drain](const absl::Status& status, uint32_t) {
+                      if (!status.ok()) return;
+                      for (const auto& one : workers_) {
+                        if (one->plan().name != worker) continue;
+                        play_.expect(check_drain_answered(play_.ledger, one->plan().id, drain));
+                      }
+                    });
 }
 
 void Simulation::heal() {
   play_.world.trace([] { return std::string("the faults stop"); });
   play_.healed = true;
-  coordinator_.start();
+  coordinator_.heal();
   for (auto& worker : workers_) worker->heal();
-  watch(play_.world.now() + time_to_end(play_.scenario));
+  play_.world.after(kDrainBoundMs, [this] {
+    for (const auto& worker : workers_) {
+      if (worker->gone()) continue;
+      play_.expect(check_drained_empty(play_.ledger, worker->plan().id, worker->plan().name,
+                                       worker->held()));
+    }
+    drains_over_ = true;
+  });
+  watch(play_.world.now() + kDrainBoundMs + time_to_end(play_.scenario));
+}
+
+// Workers that were left draining are taken back, that every job can end.
+void Simulation::end_drains() {
+  for (const auto& worker : workers_) {
+    if (play_.ledger.draining.contains(worker->plan().id)) {
+      order_drain(worker->plan().name, false);
+    }
+  }
 }
 
 void Simulation::watch(TimeMs deadline) {
@@ -103,6 +204,7 @@ void Simulation::watch(TimeMs deadline) {
     done_ = true;
     return;
   }
+  if (drains_over_) end_drains();
   if (play_.world.now() >= deadline) {
     for (JobId id : users_.accepted()) unfinished += coordinator_.why(id);
     play_.world.fail(unfinished);
@@ -124,35 +226,15 @@ PlayResult Simulation::run() {
   result.failure = play_.world.failure();
   result.failed_at_ms = result.simulated_ms = play_.world.now() - begin;
   result.events = play_.world.events();
+  result.faults = faults_;
   result.trace.assign(play_.world.trace_lines().begin(), play_.world.trace_lines().end());
   return result;
 }
 
 }  // namespace
 
-PlayResult play(uint64_t seed, const Bug& bug, Tracing tracing, bool check_invariants) {
-  const Scenario scenario = make_scenario(seed);
+PlayResult play(const Scenario& scenario, const Bug& bug, Tracing tracing, bool check_invariants) {
   return Simulation(scenario, bug, tracing, check_invariants).run();
-}
-
-const std::vector<Bug>& known_bugs() {
-  using C = coordinator::PlantedBug;
-  using W = worker::PlantedBug;
-  static const std::vector<Bug> bugs = {
-      {.name = "none"},
-      {.name = "commit_twice", .coordinator = C::commit_twice},
-      {.name = "lose_requeue", .coordinator = C::lose_requeue},
-      {.name = "overcommit_worker", .coordinator = C::overcommit_worker},
-      {.name = "accept_revoked", .coordinator = C::accept_revoked},
-      {.name = "forget_cancel", .coordinator = C::forget_cancel},
-      {.name = "acknowledge_before_record", .coordinator = C::acknowledge_before_record},
-      {.name = "reuse_attempt_number", .coordinator = C::reuse_attempt_number},
-      {.name = "forget_before_acknowledged", .worker = W::forget_before_acknowledged},
-      {.name = "start_beyond_cpus", .worker = W::start_beyond_cpus},
-      {.name = "ignore_stop", .worker = W::ignore_stop},
-      {.name = "release_before_commit", .release_before_commit = true},
-  };
-  return bugs;
 }
 
 }  // namespace pesc::sim

@@ -50,6 +50,7 @@ bool Users::all_done() const {
 // What a user does next, looked at once a second.
 void Users::look(User& user) {
   play_.world.after(kLookMs, [this, &user] { look(user); });
+  if (play_.ledger.damaged.contains(user.plan->id)) user.removed = user.submitted = true;
   if (user.busy || user.removed) return;
   const JobPlan& plan = *user.plan;
   if (!user.submitted) {
@@ -82,15 +83,25 @@ void Users::call(User& user, Verb verb) {
 
 void Users::attempt(User& user, Verb verb, uint64_t number) {
   if (!open_.contains(number)) return;
+  if (play_.ledger.damaged.contains(user.plan->id)) {
+    open_.erase(number);
+    user.busy = false;
+    return;
+  }
   Random& random = play_.world.random;
   const FaultPlan& faults = play_.scenario.faults;
   play_.world.after(kPatienceMs + random.between(0, 2'000),
                     [this, &user, verb, number] { attempt(user, verb, number); });
   if (play_.goes_wrong(faults.lose_message)) return;
   play_.world.after(random.between(0, faults.longest_delay_ms), [this, &user, verb, number] {
+    if (play_.ledger.damaged.contains(user.plan->id)) return;
     const uint64_t request = coordinator_.next_request();
     coordinator_.call(request, make_event(user, verb, request),
                       [this, &user, verb, number](const absl::Status& status, uint32_t) {
+                        // It takes no work at present: the same call again, later.
+                        if (absl::IsUnavailable(status) || absl::IsResourceExhausted(status)) {
+                          return;
+                        }
                         check_answer(user, verb, status);
                         if (play_.goes_wrong(play_.scenario.faults.lose_message)) return;
                         if (open_.erase(number) == 0) return;

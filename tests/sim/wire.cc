@@ -112,6 +112,11 @@ Bytes encode_report(const worker::SendReport& report) {
     progress[i].setFraction(report.progress[i].fraction);
     progress[i].setText(as_data(report.progress[i].text));
   }
+  auto ready = root.initReady(report.ready.size());
+  for (unsigned i = 0; i < ready.size(); ++i) {
+    protocol::encode(ready[i].initKey(), report.ready[i].key);
+    ready[i].setMasterPort(report.ready[i].master_port);
+  }
   return to_bytes(message);
 }
 
@@ -134,6 +139,11 @@ absl::StatusOr<coordinator::WorkerReported> decode_report(const Bytes& bytes) {
     auto key = protocol::decode(one.getKey());
     if (!key.ok()) return key.status();
     report.progress.push_back({*key, one.getFraction(), std::string(as_view(one.getText()))});
+  }
+  for (auto one : root.getReady()) {
+    auto key = protocol::decode(one.getKey());
+    if (!key.ok()) return key.status();
+    report.ready.push_back({*key, one.getMasterPort()});
   }
   return report;
 }
@@ -164,11 +174,21 @@ Bytes encode_update(const coordinator::SendUpdate& update, std::set<JobId>& sent
   for (unsigned i = 0; i < leases.size(); ++i) {
     const auto& lease = update.leases[i];
     protocol::encode(leases[i].initKey(), lease.key);
+    protocol::encode(leases[i].initCheckpoint(), lease.checkpoint);
+    leases[i].setHold(lease.hold);
+    leases[i].setLocalRank(lease.local_rank);
+    leases[i].setLocalWorldSize(lease.local_world_size);
     if (lease.spec == nullptr || !sent.insert(lease.key.job).second) continue;
     protocol::encode(leases[i].initSpec(), *lease.spec);
     leases[i].setHasSpec(true);
   }
   encode_list(root.initStop(update.stop.size()), to_wire(update.stop));
+  auto start = root.initStart(update.start.size());
+  for (unsigned i = 0; i < start.size(); ++i) {
+    protocol::encode(start[i].initKey(), update.start[i].key);
+    start[i].setMasterAddr(update.start[i].master_addr);
+    start[i].setMasterPort(update.start[i].master_port);
+  }
   return to_bytes(message);
 }
 
@@ -185,12 +205,42 @@ absl::StatusOr<worker::UpdateReceived> decode_update(const Bytes& bytes, KnownSp
       if (!spec.ok()) return spec.status();
       known[key->job] = std::make_shared<const JobSpec>(*std::move(spec));
     }
-    update.leases.push_back({*key, known[key->job]});
+    auto checkpoint = protocol::decode(lease.getCheckpoint());
+    if (!checkpoint.ok()) return checkpoint.status();
+    update.leases.push_back({*key, known[key->job], *checkpoint, lease.getHold(),
+                             lease.getLocalRank(), lease.getLocalWorldSize()});
+  }
+  for (auto start : root.getStart()) {
+    auto key = protocol::decode(start.getKey());
+    if (!key.ok()) return key.status();
+    update.start.push_back({*key, start.getMasterAddr().cStr(), start.getMasterPort()});
   }
   auto stop = from_wire(root.getStop());
   if (!stop.ok()) return stop.status();
   update.stop = *std::move(stop);
   return update;
+}
+
+Bytes encode_checkpoint(const CheckpointOffer& offer) {
+  capnp::MallocMessageBuilder message;
+  auto root = message.initRoot<protocol::WorkerSession::CheckpointParams>();
+  protocol::encode(root.initKey(), offer.key);
+  protocol::encode(root.initManifest(), offer.manifest);
+  encode_list(root.initChunks(offer.chunks.size()), offer.chunks);
+  root.setSavedMs(offer.saved_ms);
+  return to_bytes(message);
+}
+
+absl::StatusOr<CheckpointOffer> decode_checkpoint(const Bytes& bytes) {
+  auto message = reader_of(bytes);
+  auto root = message.getRoot<protocol::WorkerSession::CheckpointParams>();
+  auto key = protocol::decode(root.getKey());
+  if (!key.ok()) return key.status();
+  auto manifest = protocol::decode(root.getManifest());
+  if (!manifest.ok()) return manifest.status();
+  auto chunks = protocol::decode_list(root.getChunks());
+  if (!chunks.ok()) return chunks.status();
+  return CheckpointOffer{*key, *manifest, *std::move(chunks), root.getSavedMs()};
 }
 
 }  // namespace pesc::sim

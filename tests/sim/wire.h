@@ -50,4 +50,13 @@ Bytes encode_update(const coordinator::SendUpdate& update, std::set<JobId>& sent
 using KnownSpecs = std::map<JobId, std::shared_ptr<const JobSpec>>;
 absl::StatusOr<worker::UpdateReceived> decode_update(const Bytes& bytes, KnownSpecs& known);
 
+struct CheckpointOffer {
+  AttemptKey key;
+  BlobRef manifest;
+  std::vector<BlobRef> chunks;
+  uint64_t saved_ms = 0;
+};
+Bytes encode_checkpoint(const CheckpointOffer& offer);
+absl::StatusOr<CheckpointOffer> decode_checkpoint(const Bytes& bytes);
+
 }  // namespace pesc::sim

@@ -26,10 +26,13 @@ void WorkerHost::start_daemon() {
   core_->plant(play_.bug.worker);
 #endif
   keeper_.on_started = [this](const AttemptKey& key, int64_t unix_ms) {
-    step_later(play_.world.random.between(0, 3), wo::Started{key, unix_ms});
+    step_later(play_.world.random.between(0, 3), wo::Started{key, unix_ms + wall_offset_});
   };
   keeper_.on_exited = [this](const AttemptKey& key, const AttemptOutcome& outcome) {
     step(wo::Exited{key, outcome});
+  };
+  keeper_.on_marked = [this](const AttemptKey& key) {
+    step_later(play_.world.random.between(0, 500), wo::CheckpointMarked{key});
   };
   keeper_.on_progress = [this](const AttemptKey& key, double fraction) {
     step_later(500, wo::Progressed{key, fraction, "half-way"});
@@ -46,6 +49,9 @@ void WorkerHost::stop_daemon() {
   keeper_.on_started = nullptr;
   keeper_.on_exited = nullptr;
   keeper_.on_progress = nullptr;
+  keeper_.on_marked = nullptr;
+  restored_.clear();
+  last_saved_.clear();
   if (connection_ != nullptr) connection_->close_from_client();
   drop_connection();
 }
@@ -53,7 +59,7 @@ void WorkerHost::stop_daemon() {
 void WorkerHost::step(const wo::Event& event) {
   if (core_ == nullptr) return;
   play_.world.trace([&] { return plan_.name + " -> " + text_of(event); });
-  wo::Step step = core_->step(event, play_.world.now());
+  wo::Step step = core_->step(event, now());
   if (play_.check_invariants) play_.expect(core_->check_invariants());
   for (const wo::Action& action : step.actions) {
     play_.world.trace([&] { return plan_.name + " <- " + text_of(action); });
@@ -73,8 +79,13 @@ void WorkerHost::arm_timer() {
   const auto deadline = core_->next_deadline();
   const uint64_t timer = ++timer_;
   if (!deadline) return;
-  play_.world.at(*deadline, [this, timer] {
-    if (timer == timer_) step(wo::TimerFired{});
+  play_.world.at(*deadline - boot_offset_, [this, timer] {
+    if (timer != timer_) return;
+    timers_at_once_ = std::exchange(last_timer_, play_.world.now()) == play_.world.now()
+                          ? timers_at_once_ + 1
+                          : 0;
+    if (timers_at_once_ > 10'000) return play_.world.fail(plan_.name + "'s timer spins");
+    step(wo::TimerFired{});
   });
 }
 
@@ -83,30 +94,119 @@ void WorkerHost::arm_timer() {
 void WorkerHost::perform(const wo::Prepare& action) {
   Random& random = play_.world.random;
   const TimeMs takes = random.chance(0.1) ? random.between(0, 2'000) : random.between(0, 20);
-  if (!attached_ && random.chance(0.5)) {
-    step_later(takes, wo::PrepareFailed{action.key, EndReason::inputs_unavailable,
-                                        "the coordinator is away", true});
-  } else if (play_.goes_wrong(play_.scenario.faults.prepare_fails)) {
-    step_later(takes, wo::PrepareFailed{action.key, EndReason::inputs_unavailable,
-                                        "the blob did not arrive", random.chance(0.8)});
-  } else {
-    step_later(takes, wo::Prepared{action.key});
+  if (!attached_ && (random.chance(0.5) || action.checkpoint.number != 0)) {
+    return step_later(takes, wo::PrepareFailed{action.key, EndReason::inputs_unavailable,
+                                               "the coordinator is away", true});
   }
+  if (play_.goes_wrong(play_.scenario.faults.prepare_fails)) {
+    return step_later(takes, wo::PrepareFailed{action.key, EndReason::inputs_unavailable,
+                                               "the blob did not arrive", random.chance(0.8)});
+  }
+  if (disk_full_) {
+    return step_later(takes, wo::PrepareFailed{action.key, EndReason::disk_full,
+                                               "no space left on device", false});
+  }
+  auto save = restore_save(action);
+  if (!save.ok()) {
+    const bool away = absl::IsUnavailable(save.status());
+    return step_later(
+        takes, wo::PrepareFailed{action.key,
+                                 away ? EndReason::inputs_unavailable : EndReason::bad_checkpoint,
+                                 std::string(save.status().message()), away});
+  }
+  restored_.erase(action.key);
+  if (*save) {
+    restored_[action.key] = **save;
+    last_saved_[action.key] = action.checkpoint.manifest;
+  }
+  step_later(takes, wo::Prepared{action.key});
+}
+
+absl::StatusOr<std::optional<Save>> WorkerHost::restore_save(const wo::Prepare& action) {
+  if (action.checkpoint.number == 0) return std::nullopt;
+  Blobs* blobs = coordinator_.blobs();
+  if (blobs == nullptr) return absl::UnavailableError("the coordinator is away");
+  if (play_.goes_wrong(play_.scenario.faults.restore_fails)) {
+    return absl::DataLossError("it does not hash right");
+  }
+  const std::string* manifest = blobs->find(action.checkpoint.manifest);
+  if (manifest == nullptr) {
+    const LedgerRank* rank = play_.ledger.rank(action.key);
+    if (rank != nullptr && !rank->final && rank->checkpoints.contains(action.checkpoint.number)) {
+      play_.world.fail(fmt::format("checkpoints: number {} of {} is kept, but its blob is gone",
+                                   action.checkpoint.number, to_string(action.key)));
+    }
+    return absl::NotFoundError("its blob is gone");
+  }
+  auto chunk = chunk_of(*manifest);
+  if (!chunk.ok()) return chunk.status();
+  const std::string* bytes = blobs->find(*chunk);
+  if (bytes == nullptr) return absl::NotFoundError("a chunk is gone");
+  auto save = from_chunk(*bytes);
+  if (!save.ok()) return save.status();
+  return *save;
 }
 
 void WorkerHost::perform(const wo::Start& action) {
   // By way of the keeper's socket: its answer never comes within the step.
   play_.world.after(0, [this, life = life_, action] {
-    if (life == life_) keeper_.start(action.key, action.spec);
+    if (life != life_) return;
+    std::optional<Save> from;
+    if (auto it = restored_.find(action.key); it != restored_.end()) from = it->second;
+    restored_.erase(action.key);
+    keeper_.start(action, from);
   });
 }
 
 void WorkerHost::perform(const wo::ChoosePort& action) {
-  step_later(1, wo::PortChosen{action.key, 20'000});
+  // As the real one: never that of the generation before.
+  const auto port = static_cast<uint16_t>(
+      20'000 + (action.key.job.value * 31 + action.key.attempt * 7ull) % 10'000);
+  step_later(play_.world.random.between(0, 5), wo::PortChosen{action.key, port});
 }
 
+void WorkerHost::not_saved(const AttemptKey& key, std::string why) {
+  step_later(play_.world.random.between(0, 20), wo::CheckpointSaved{key, false, std::move(why)});
+}
+
+// The snapshot is taken at once; what follows takes its time.
 void WorkerHost::perform(const wo::SaveCheckpoint& action) {
-  step_later(1, wo::CheckpointSaved{action.key, false, "this program has written nothing"});
+  const AttemptKey& key = action.key;
+  const Kept* kept = keeper_.find(key);
+  if (kept == nullptr) return not_saved(key, "the keeper does not know it");
+  if (!kept->saved) {
+    return step_later(1, wo::CheckpointSaved{key, true, "it has written nothing"});
+  }
+  if (play_.goes_wrong(play_.scenario.faults.save_fails)) {
+    return not_saved(key, "it changed while it was read");
+  }
+  if (disk_full_) return not_saved(key, "no space left on device");
+  const SaveBlobs blobs = to_blobs(*kept->saved);
+  if (auto it = last_saved_.find(key); it != last_saved_.end() && it->second == blobs.manifest) {
+    return step_later(1, wo::CheckpointSaved{key, true, "unchanged"});
+  }
+  const auto saved_ms = static_cast<uint64_t>(keeper_.ran_ms(*kept));
+  play_.world.after(play_.world.random.between(0, 2'000),
+                    [this, key, blobs, saved_ms, life = life_] {
+                      if (life == life_) offer(key, blobs, saved_ms);
+                    });
+}
+
+void WorkerHost::offer(const AttemptKey& key, const SaveBlobs& blobs, uint64_t saved_ms) {
+  Blobs* store = coordinator_.blobs();
+  if (connection_ == nullptr || !attached_ || store == nullptr) {
+    return not_saved(key, "the coordinator is away");
+  }
+  if (store->full || play_.goes_wrong(play_.scenario.faults.upload_fails)) {
+    return not_saved(key, "the upload failed");
+  }
+  store->put(blobs.chunk, blobs.chunk_bytes);
+  store->put(blobs.manifest, blobs.manifest_bytes);
+  const uint64_t call = ++last_call_;
+  offers_[call] = {key, blobs.manifest};
+  connection_->send_to_server({MessageKind::checkpoint, call,
+                               encode_checkpoint({key, blobs.manifest, {blobs.chunk}, saved_ms})});
+  if (play_.goes_wrong(play_.scenario.faults.cut_in_call)) cut_link();
 }
 
 void WorkerHost::perform(const wo::Stop& action) {
@@ -117,7 +217,7 @@ void WorkerHost::perform(const wo::Stop& action) {
 
 void WorkerHost::perform(const wo::Pack& action) {
   Random& random = play_.world.random;
-  if (play_.goes_wrong(play_.scenario.faults.pack_fails)) {
+  if (disk_full_ || play_.goes_wrong(play_.scenario.faults.pack_fails)) {
     step_later(random.between(0, 50),
                wo::PackFailed{action.key, EndReason::disk_full, "no space left on device"});
     return;
@@ -214,6 +314,7 @@ void WorkerHost::try_connect() {
   request.info.room = plan_.room;
   request.info.cpus_milli = plan_.cpus_milli;
   request.info.memory_bytes = 1ull << 34;
+  request.info.advertise = plan_.name + ".lab";
   request.info.machine = plan_.name + "'s machine";
   request.holding = core_->holding();
   connection_->send_to_server({MessageKind::attach, 0, encode_attach(request)});
@@ -223,6 +324,9 @@ void WorkerHost::drop_connection() {
   connection_ = nullptr;
   attached_ = false;
   calls_.clear();
+  for (const auto& [call, offer] : std::exchange(offers_, {})) {
+    not_saved(offer.first, "the coordinator is away");
+  }
 }
 
 void WorkerHost::on_message(const Message& message) {
@@ -238,22 +342,44 @@ void WorkerHost::on_message(const Message& message) {
       }
       return step(*update);
     }
+    case MessageKind::checkpoint_answer:
+      return on_checkpoint_answer(message);
     case MessageKind::error:
-      // The session is refused: the next one begins with an attach.
-      connection_->close_from_client();
-      drop_connection();
-      step(wo::Disconnected{});
-      return plan_connect();
+      return on_error(message);
     case MessageKind::attach:
     case MessageKind::report:
+    case MessageKind::checkpoint:
       return;
   }
+}
+
+void WorkerHost::on_error(const Message& message) {
+  if (auto it = offers_.find(message.call); it != offers_.end()) {
+    const AttemptKey key = it->second.first;
+    offers_.erase(it);
+    return not_saved(key, "it was refused");
+  }
+  // The session is refused: the next one begins with an attach.
+  connection_->close_from_client();
+  drop_connection();
+  step(wo::Disconnected{});
+  plan_connect();
+}
+
+void WorkerHost::on_checkpoint_answer(const Message& message) {
+  auto it = offers_.find(message.call);
+  if (it == offers_.end()) return;
+  const auto [key, manifest] = it->second;
+  offers_.erase(it);
+  if (message.number != 0) last_saved_[key] = manifest;
+  step(wo::CheckpointSaved{key, true, message.number == 0 ? "not wanted" : ""});
 }
 
 void WorkerHost::on_attach_answer(const Message& message) {
   auto answer = decode_attach_answer(message.bytes);
   if (!answer.ok()) return play_.world.fail("codec: " + std::string(answer.status().message()));
   attached_ = true;
+  reached_since_ = play_.world.now();
   if (!answer->stop.empty()) step(wo::UpdateReceived{0, {}, answer->stop});
   step(wo::Connected{answer->heartbeat_ms});
 }
@@ -288,6 +414,25 @@ void WorkerHost::go_away(TimeMs away_ms) {
   });
 }
 
+void WorkerHost::jump_clock(TimeMs by_ms) {
+  play_.world.trace([&] { return fmt::format("{}'s machine slept {} ms", plan_.name, by_ms); });
+  boot_offset_ += by_ms;
+  wall_offset_ += by_ms;
+  if (core_ != nullptr) arm_timer();
+}
+
+void WorkerHost::fill_disk(TimeMs for_ms) {
+  play_.world.trace([&] { return plan_.name + "'s disk is full"; });
+  disk_full_ = true;
+  play_.world.after(for_ms, [this] { disk_full_ = false; });
+}
+
+bool WorkerHost::runs(const AttemptKey& key) const {
+  if (core_ == nullptr) return false;
+  const Kept* kept = keeper_.find(key);
+  return kept != nullptr && kept->running;
+}
+
 void WorkerHost::crash_daemon(TimeMs down_ms) {
   if (core_ == nullptr) return;
   play_.world.trace([&] { return plan_.name + "'s daemon crashes"; });
@@ -302,6 +447,7 @@ void WorkerHost::reboot(TimeMs down_ms) {
   cut_link();
   crash_daemon(down_ms);
   keeper_.lose_all();
+  boot_offset_ = play_.world.random.between(1'000, 100'000) - play_.world.now();
 }
 
 void WorkerHost::lose_keeper() {
@@ -321,7 +467,7 @@ void WorkerHost::vanish() {
 }
 
 void WorkerHost::heal() {
-  unreachable_ = false;
+  unreachable_ = disk_full_ = false;
   ++away_;
   start_daemon();  // one that is down comes back now
 }

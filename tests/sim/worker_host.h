@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -27,6 +28,9 @@ class WorkerHost {
   void drain();  // an orderly stop; the daemon starts again when it is done
   void cut_link();
   void go_away(TimeMs away_ms);
+  void jump_clock(TimeMs by_ms);  // the machine slept
+  void jump_wall_clock(TimeMs by_ms) { wall_offset_ += by_ms; }
+  void fill_disk(TimeMs for_ms);
   void vanish();
   void heal();
 
@@ -34,6 +38,11 @@ class WorkerHost {
   // What it still has that nobody wants any more shows here.
   std::string leftovers() const;
   const WorkerPlan& plan() const { return plan_; }
+  // Its daemon lives, and the keeper really runs this.
+  bool runs(const AttemptKey& key) const;
+  // That it holds, while it could be reached; and since when.
+  size_t held() const { return core_ == nullptr ? 0 : core_->holding().size(); }
+  TimeMs reached_since() const { return reached_since_; }
 
  private:
   void step(const worker::Event& event);
@@ -45,6 +54,13 @@ class WorkerHost {
   void on_message(const Message& message);
   void on_attach_answer(const Message& message);
   void on_report_answer(const Message& message);
+  void on_checkpoint_answer(const Message& message);
+  void on_error(const Message& message);
+  TimeMs now() const { return play_.world.now() + boot_offset_; }
+  // What the attempt begins from, or why it cannot.
+  absl::StatusOr<std::optional<Save>> restore_save(const worker::Prepare& action);
+  void offer(const AttemptKey& key, const SaveBlobs& blobs, uint64_t saved_ms);
+  void not_saved(const AttemptKey& key, std::string why);
   void drop_connection();
   void stop_daemon();
 
@@ -77,6 +93,14 @@ class WorkerHost {
   uint64_t connections_ = 0;
   uint64_t last_call_ = 0;
   std::map<uint64_t, std::vector<AttemptKey>> calls_;
+  std::map<AttemptKey, Save> restored_;       // of attempts that are not started yet
+  std::map<AttemptKey, BlobRef> last_saved_;  // as the coordinator has it
+  std::map<uint64_t, std::pair<AttemptKey, BlobRef>> offers_;
+  TimeMs boot_offset_ = 0, wall_offset_ = 0;
+  TimeMs reached_since_ = 0;
+  bool disk_full_ = false;
+  TimeMs last_timer_ = -1;
+  uint32_t timers_at_once_ = 0;
 };
 
 }  // namespace pesc::sim

@@ -6,6 +6,7 @@ namespace pesc::sim {
 
 std::string check_submit_answered(const Ledger& ledger, JobId id) {
   if (ledger.job(id) != nullptr || ledger.erased.contains(id)) return {};
+  if (ledger.damaged.contains(id)) return {};
   return fmt::format("promise 1: job {} was accepted, but it is not durable", to_string(id));
 }
 

@@ -1,5 +1,7 @@
 #include "tests/sim/checkers/ledger.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace pesc::sim {
@@ -61,7 +63,8 @@ void Ledger::apply(const co::Record& record) {
   } else if (const auto* r = std::get_if<co::AttemptLeased>(&record)) {
     LedgerRank& rank = jobs.at(r->key.job).ranks.at(r->key.rank);
     rank.last_attempt = std::max(rank.last_attempt, r->key.attempt);
-    rank.attempts[r->key.attempt] = {.worker = r->worker};
+    rank.attempts[r->key.attempt] = {
+        .worker = r->worker, .checkpoint = r->checkpoint, .second = r->second};
   } else if (const auto* r = std::get_if<co::AttemptEnded>(&record)) {
     LedgerJob& job = jobs.at(r->key.job);
     LedgerRank& rank = job.ranks.at(r->key.rank);
@@ -87,7 +90,90 @@ void Ledger::apply(const co::Record& record) {
   } else if (const auto* r = std::get_if<co::JobErased>(&record)) {
     jobs.erase(r->job);
     erased.insert(r->job);
+  } else {
+    apply_kept(record);
   }
+}
+
+// What belongs to checkpoints, gangs and drains.
+void Ledger::apply_kept(const co::Record& record) {
+  if (const auto* r = std::get_if<co::CheckpointKept>(&record)) {
+    jobs.at(r->key.job).ranks.at(r->key.rank).checkpoints[r->checkpoint.number] = {
+        r->key, r->checkpoint.manifest, r->saved_ms};
+  } else if (const auto* r = std::get_if<co::CheckpointsDropped>(&record)) {
+    auto& kept = jobs.at(r->job).ranks.at(r->rank).checkpoints;
+    kept.erase(kept.begin(), kept.upper_bound(r->through));
+  } else if (const auto* r = std::get_if<co::GangStarted>(&record)) {
+    jobs.at(r->job).gang_starts[r->generation] = {r->master_addr, r->master_port};
+  } else if (const auto* r = std::get_if<co::WorkerDraining>(&record)) {
+    if (r->draining) {
+      draining.insert(r->worker);
+    } else {
+      draining.erase(r->worker);
+    }
+  }
+}
+
+namespace {
+
+std::string attempts_differ(const LedgerRank& a, const LedgerRank& b) {
+  if (a.attempts.size() != b.attempts.size()) {
+    return fmt::format("{} and {} attempts", a.attempts.size(), b.attempts.size());
+  }
+  for (const auto& [number, one] : a.attempts) {
+    auto other = b.attempts.find(number);
+    if (other == b.attempts.end()) return fmt::format("attempt {} is missing", number);
+    if (one == other->second) continue;
+    return fmt::format("attempt {}: {} and {}, checkpoints {} and {}{}", number,
+                       one.ended ? to_string(one.outcome.reason) : "open",
+                       other->second.ended ? to_string(other->second.outcome.reason) : "open",
+                       one.checkpoint, other->second.checkpoint,
+                       one.outcome == other->second.outcome ? "" : ", outcomes differ");
+  }
+  return {};
+}
+
+std::string ranks_differ(const LedgerRank& a, const LedgerRank& b) {
+  if (a == b) return {};
+  const std::string attempts = attempts_differ(a, b);
+  if (!attempts.empty()) return attempts;
+  if (a.checkpoints != b.checkpoints) {
+    return fmt::format("{} and {} checkpoints are kept, the newest {} and {}", a.checkpoints.size(),
+                       b.checkpoints.size(),
+                       a.checkpoints.empty() ? 0 : a.checkpoints.rbegin()->first,
+                       b.checkpoints.empty() ? 0 : b.checkpoints.rbegin()->first);
+  }
+  return fmt::format("final {} and {}, {} and {}, {} and {} failures, revoked through {} and {}",
+                     a.final, b.final, to_string(a.state), to_string(b.state), a.program_failures,
+                     b.program_failures, a.revoked_through, b.revoked_through);
+}
+
+std::string jobs_differ(const LedgerJob& a, const LedgerJob& b) {
+  if (!(*a.spec == *b.spec)) return "the descriptions differ";
+  if (a.stopped != b.stopped || a.stopped_by_user != b.stopped_by_user) {
+    return fmt::format("stopped {} and {}", a.stopped, b.stopped);
+  }
+  if (a.finished != b.finished || a.state != b.state) return "finished differently";
+  if (a.gang_starts != b.gang_starts) return "the starts of its gang differ";
+  for (size_t i = 0; i < a.ranks.size(); ++i) {
+    const std::string wrong = ranks_differ(a.ranks[i], b.ranks[i]);
+    if (!wrong.empty()) return fmt::format("rank {}: {}", i, wrong);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string difference(const Ledger& a, const Ledger& b) {
+  for (const auto& [id, job] : a.jobs) {
+    auto other = b.jobs.find(id);
+    if (other == b.jobs.end()) return fmt::format("job {} is missing", to_string(id));
+    const std::string wrong = jobs_differ(job, other->second);
+    if (!wrong.empty()) return fmt::format("job {}: {}", to_string(id), wrong);
+  }
+  if (a.jobs.size() != b.jobs.size()) return "there are jobs that should not be there";
+  if (a.draining != b.draining) return "other workers are draining";
+  return {};
 }
 
 }  // namespace pesc::sim

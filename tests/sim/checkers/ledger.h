@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "runtime/coordinator/core/core.h"
@@ -14,9 +15,19 @@ namespace pesc::sim {
 
 struct LedgerAttempt {
   WorkerId worker;
+  uint32_t checkpoint = 0;  // it began from
+  bool second = false;
   bool ended = false;
   bool final = false;
   AttemptOutcome outcome;
+  bool operator==(const LedgerAttempt&) const = default;
+};
+
+struct LedgerCheckpoint {
+  AttemptKey by;
+  BlobRef manifest;
+  uint64_t saved_ms = 0;
+  bool operator==(const LedgerCheckpoint&) const = default;
 };
 
 struct LedgerRank {
@@ -26,6 +37,14 @@ struct LedgerRank {
   RankState state = RankState::waiting;
   uint32_t program_failures = 0;  // in this round
   std::map<uint32_t, LedgerAttempt> attempts;
+  std::map<uint32_t, LedgerCheckpoint> checkpoints;  // that are kept
+  bool operator==(const LedgerRank&) const = default;
+};
+
+struct LedgerGangStart {
+  std::string master_addr;
+  uint16_t master_port = 0;
+  bool operator==(const LedgerGangStart&) const = default;
 };
 
 struct LedgerJob {
@@ -34,11 +53,14 @@ struct LedgerJob {
   JobState state = JobState::waiting;
   uint32_t finals = 0;
   std::vector<LedgerRank> ranks;
+  std::map<uint32_t, LedgerGangStart> gang_starts;  // by generation
 };
 
 struct Ledger {
   std::map<JobId, LedgerJob> jobs;
   std::set<JobId> erased;
+  std::set<JobId> damaged;  // erased by --drop-damaged
+  std::set<WorkerId> draining;
 
   const LedgerJob* job(JobId id) const;
   const LedgerRank* rank(const AttemptKey& key) const;
@@ -48,6 +70,12 @@ struct Ledger {
   bool settled(const AttemptKey& key, bool succeeded) const;
   // Only for records that the checkers have let pass.
   void apply(const coordinator::Record& record);
+
+ private:
+  void apply_kept(const coordinator::Record& record);
 };
+
+// How two ledgers differ in what a restore must know; nothing when they do not.
+std::string difference(const Ledger& a, const Ledger& b);
 
 }  // namespace pesc::sim

@@ -18,7 +18,9 @@ std::string wrong_room(const WorkerPlan& worker, const AttemptKey& key, const Jo
 Limits::Limits(const Scenario& scenario) {
   for (const WorkerPlan& worker : scenario.workers) workers_[worker.id] = worker;
   for (const JobPlan& job : scenario.jobs) {
-    if (job.shortest_ms < static_cast<TimeMs>(scenario.coordinator.prefetch_below_ms)) {
+    // What began from a checkpoint may be short too.
+    if (job.unit_ms > 0 ||
+        job.shortest_ms < static_cast<TimeMs>(scenario.coordinator.prefetch_below_ms)) {
       nothing_ahead_ = false;
     }
   }
@@ -29,6 +31,13 @@ void Limits::close(const AttemptKey& key) {
   if (it == open_.end()) return;
   given_milli_[it->second.first] -= it->second.second;
   open_.erase(it);
+}
+
+void Limits::forget(JobId job) {
+  for (auto it = open_.begin(); it != open_.end();) {
+    if (it->first.job == job) given_milli_[it->second.first] -= it->second.second;
+    it = it->first.job == job ? open_.erase(it) : std::next(it);
+  }
 }
 
 void Limits::close_rank(const Ledger& ledger, JobId job, uint32_t rank) {
@@ -47,7 +56,7 @@ std::string Limits::check(const Ledger& ledger, const co::Record& record) {
     const WorkerPlan& worker = workers_.at(r->worker);
     const JobSpec& spec = *ledger.job(r->key.job)->spec;
     // A newer attempt of the rank takes the place of an older one that was lost.
-    if (r->key.attempt == ledger.rank(r->key)->last_attempt) {
+    if (r->key.attempt == ledger.rank(r->key)->last_attempt && !r->second) {
       close_rank(ledger, r->key.job, r->key.rank);
     }
     open_[r->key] = {r->worker, spec.resources.cpus_milli};

@@ -18,6 +18,8 @@ class Limits {
   // A worker starts an attempt while it already runs `used_milli`.
   std::string starts(const WorkerPlan& worker, const AttemptKey& key, const JobSpec& spec,
                      uint32_t used_milli) const;
+  // The journal lost it: what was leased of it counts for nothing.
+  void forget(JobId job);
 
  private:
   void close(const AttemptKey& key);

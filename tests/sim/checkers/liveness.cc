@@ -19,13 +19,17 @@ TimeMs time_to_end(const Scenario& scenario) {
     if (spec.time_limit_ms != 0) {
       one = std::max(one, static_cast<TimeMs>(spec.time_limit_ms + spec.grace_ms));
     }
-    const TimeMs tries = spec.retries + 1;
+    if (job.stragglers > 0) one *= 8;
+    TimeMs tries = spec.retries + 1;
+    if (job.corrupts > 0) tries *= 10;  // back over all that are kept, twice each
     // A try is preceded by a backoff, and costs a few messages and commits.
     const TimeMs overhead =
         4 * scenario.faults.longest_delay_ms + 4'000 + 4 * scenario.faults.longest_commit_ms;
     total += (spec.repetitions / std::max(1u, slots) + 1) * tries * (one + overhead) +
              tries * static_cast<TimeMs>(scenario.coordinator.backoff_max_ms);
   }
+  // A worker may be set aside when the faults stop, and second attempts be on their way.
+  total += static_cast<TimeMs>(2 * scenario.coordinator.set_aside_max_ms);
   return total + 4 * static_cast<TimeMs>(scenario.coordinator.lease_ms) + 600'000;
 }
 

@@ -58,7 +58,11 @@ std::string SingleResult::check_end(const Ledger& ledger, const co::AttemptEnded
   const LedgerRank* rank = ledger.rank(r.key);
   const LedgerAttempt* attempt = ledger.attempt(r.key);
   if (attempt == nullptr) return broken(r.key, "ended, but was never leased");
-  if (attempt->ended && (attempt->final || attempt->outcome.reason != EndReason::worker_lost)) {
+  // Results of a gang are provisional until all its ranks have one.
+  const bool provisional =
+      ledger.job(r.key.job)->spec->parallel && attempt->outcome.reason == EndReason::succeeded;
+  if (attempt->ended && (attempt->final || attempt->outcome.reason != EndReason::worker_lost) &&
+      !(provisional && !attempt->final)) {
     return broken(r.key, "ended twice");
   }
   if (!r.final) return {};
@@ -96,9 +100,15 @@ std::string SingleResult::check_failure(const LedgerJob& job, const LedgerRank& 
   if (r.outcome.reason == EndReason::succeeded) return broken(r.key, "succeeded, and is failed");
   // The last of several that refuse the arguments ends its job early.
   if (job.stopped || r.state == RankState::cancelled || r.outcome.refused_arguments) return {};
-  if (uses_up_a_retry(r.outcome.reason) && rank.program_failures + 1 < job.spec->retries + 1) {
-    return broken(r.key, fmt::format("failed for good after {} tries of {}",
-                                     rank.program_failures + 1, job.spec->retries + 1));
+  // A gang fails as a whole: its tries are the job's.
+  uint32_t failures = rank.program_failures;
+  if (job.spec->parallel) {
+    failures = 0;
+    for (const LedgerRank& one : job.ranks) failures += one.program_failures;
+  }
+  if (uses_up_a_retry(r.outcome.reason) && failures + 1 < job.spec->retries + 1) {
+    return broken(r.key, fmt::format("failed for good after {} tries of {}", failures + 1,
+                                     job.spec->retries + 1));
   }
   return {};
 }

@@ -1,0 +1,105 @@
+#include "tests/sim/checkers/checkpoints.h"
+
+#include <fmt/format.h>
+
+namespace pesc::sim {
+namespace {
+
+namespace co = coordinator;
+
+// Attempts that began from it have died at once on two workers, or three times in all.
+bool passed_over(const LedgerRank& rank, uint32_t number) {
+  std::set<WorkerId> workers;
+  uint32_t ends = 0;
+  for (const auto& [attempt, one] : rank.attempts) {
+    if (one.checkpoint != number || !one.ended) continue;
+    if (one.outcome.reason != EndReason::bad_checkpoint) continue;
+    workers.insert(one.worker);
+    ++ends;
+  }
+  return workers.size() >= 2 || ends >= 3;
+}
+
+std::string check_lease(const Ledger& ledger, const co::AttemptLeased& r) {
+  const LedgerRank* rank = ledger.rank(r.key);
+  if (rank == nullptr || rank->attempts.contains(r.key.attempt)) return {};  // it runs already
+  uint32_t newest = 0;
+  for (const auto& [number, checkpoint] : rank->checkpoints) {
+    if (!passed_over(*rank, number)) newest = number;
+  }
+  if (r.checkpoint == newest) return {};
+  if (r.checkpoint > newest) {
+    return fmt::format(
+        "checkpoints: {} begins from number {}, which is not kept or known to be bad",
+        to_string(r.key), r.checkpoint);
+  }
+  return fmt::format("checkpoints: {} begins from number {}, but number {} was acknowledged",
+                     to_string(r.key), r.checkpoint, newest);
+}
+
+}  // namespace
+
+std::string check_checkpoint_answered(const Ledger& ledger, const AttemptKey& key, uint32_t number,
+                                      const BlobRef& manifest) {
+  const LedgerRank* rank = ledger.rank(key);
+  if (rank == nullptr || rank->final || number == 0) return {};
+  auto it = rank->checkpoints.find(number);
+  if (it == rank->checkpoints.end()) {
+    // Already the oldest of more than are kept?
+    if (!rank->checkpoints.empty() && number < rank->checkpoints.begin()->first) return {};
+    return fmt::format("checkpoints: number {} of {} was acknowledged, but it is not durable",
+                       number, to_string(key));
+  }
+  if (it->second.manifest == manifest) return {};
+  return fmt::format("checkpoints: number {} of {} is another one", number, to_string(key));
+}
+
+std::string Checkpoints::check(const Ledger& ledger, const co::Record& record) {
+  if (const auto* r = std::get_if<co::AttemptLeased>(&record)) return check_lease(ledger, *r);
+  if (const auto* r = std::get_if<co::CheckpointsDropped>(&record)) {
+    const LedgerRank* rank = ledger.rank({r->job, r->rank, 0});
+    if (rank != nullptr) had_.insert({{r->job, r->rank}, rank->checkpoints.size()});
+  }
+  if (const auto* r = std::get_if<co::CheckpointKept>(&record)) {
+    const LedgerRank* rank = ledger.rank(r->key);
+    if (rank == nullptr) {
+      return fmt::format("checkpoints: {} saves, but there is no such rank", to_string(r->key));
+    }
+    if (!rank->checkpoints.empty() && r->checkpoint.number <= rank->checkpoints.rbegin()->first) {
+      return fmt::format("checkpoints: {} saves number {} a second time", to_string(r->key),
+                         r->checkpoint.number);
+    }
+  }
+  return {};
+}
+
+std::string Checkpoints::check_transaction(const Ledger& ledger) {
+  std::string wrong;
+  for (const auto& [of, had] : had_) {
+    const LedgerRank* rank = ledger.rank({of.first, of.second, 0});
+    if (rank == nullptr || rank->final || rank->checkpoints.size() >= keep_) continue;
+    if (rank->checkpoints.size() >= had) continue;
+    wrong =
+        fmt::format("checkpoints: of job {} rank {}, which is not final, only {} of {} are kept",
+                    to_string(of.first), of.second, rank->checkpoints.size(), had);
+  }
+  had_.clear();
+  return wrong;
+}
+
+std::string check_checkpoint_sent(const Ledger& ledger, const co::LeaseGrant& lease) {
+  const LedgerAttempt* attempt = ledger.attempt(lease.key);
+  if (attempt == nullptr || attempt->checkpoint == lease.checkpoint.number) {
+    if (attempt == nullptr || lease.checkpoint.number == 0) return {};
+    const LedgerRank* rank = ledger.rank(lease.key);
+    auto it = rank->checkpoints.find(lease.checkpoint.number);
+    // Meanwhile another attempt may have saved so many that it was dropped.
+    if (it == rank->checkpoints.end() || it->second.manifest == lease.checkpoint.manifest) {
+      return {};
+    }
+  }
+  return fmt::format("checkpoints: {} is sent number {}, journalled is number {}",
+                     to_string(lease.key), lease.checkpoint.number, attempt->checkpoint);
+}
+
+}  // namespace pesc::sim

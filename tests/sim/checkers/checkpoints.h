@@ -1,0 +1,34 @@
+// What was saved stays saved: an acknowledged checkpoint is kept while its rank is not final, and
+// an attempt begins from the newest one that is not known to be bad.
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+
+#include "tests/sim/checkers/ledger.h"
+
+namespace pesc::sim {
+
+class Checkpoints {
+ public:
+  // `keep`: how many of each rank.
+  explicit Checkpoints(uint32_t keep) : keep_(keep) {}
+
+  // Before the ledger takes the record in.
+  std::string check(const Ledger& ledger, const coordinator::Record& record);
+  // After all records of a transaction were taken in.
+  std::string check_transaction(const Ledger& ledger);
+
+ private:
+  uint32_t keep_;
+  std::map<std::pair<JobId, uint32_t>, size_t> had_;  // ranks of which some were dropped
+};
+
+// An answer to an offer leaves the coordinator with this number.
+std::string check_checkpoint_answered(const Ledger& ledger, const AttemptKey& key, uint32_t number,
+                                      const BlobRef& manifest);
+// A lease leaves the coordinator.
+std::string check_checkpoint_sent(const Ledger& ledger, const coordinator::LeaseGrant& lease);
+
+}  // namespace pesc::sim
