@@ -87,7 +87,7 @@ void Core::State::flush() {
 }
 
 std::optional<TimeMs> Core::State::next_deadline() const {
-  if (placement_due || !unsettled.empty() || !unlimited.empty() || !late.empty()) return now;
+  if (placement_due || !unsettled.empty() || !unlimited.empty()) return now;
   TimeMs next = kNever;
   if (!deadlines.empty()) next = deadlines.begin()->first;
   if (!backoffs.empty()) next = std::min(next, backoffs.begin()->not_before);
