@@ -84,6 +84,19 @@ TEST(DiskFull, IsNotEveryLimit) {
   EXPECT_FALSE(is_disk_full(absl::OkStatus()));
 }
 
+TEST(DiskFull, IsWhatAProgramSaysThatFailed) {
+  KeptExit exit;
+  exit.outcome.reason = EndReason::exit_code;
+  exit.outcome.duration_ms = 500'000;
+  exit.standard_error = "head: write error: No space left on device\n";
+  EXPECT_TRUE(died_of_a_full_disk(exit, {}));
+  exit.outcome.reason = EndReason::succeeded;
+  EXPECT_FALSE(died_of_a_full_disk(exit, {}));
+  exit.outcome.reason = EndReason::exit_code;
+  exit.standard_error = "no such file\n";
+  EXPECT_FALSE(died_of_a_full_disk(exit, {}));
+}
+
 TEST(TakenPort, IsToldFromStandardErrorOfAShortRun) {
   KeptExit exit;
   exit.outcome.reason = EndReason::exit_code;

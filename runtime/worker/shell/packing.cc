@@ -8,6 +8,7 @@
 #include <cctype>
 #include <cerrno>
 #include <filesystem>
+#include <initializer_list>
 #include <system_error>
 
 #include "blob/files.h"
@@ -253,15 +254,29 @@ AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths,
   return outcome;
 }
 
-bool died_of_a_taken_port(const KeptExit& exit, const AttemptPaths& paths) {
-  constexpr uint64_t kWithinMs = 30'000;
-  const AttemptOutcome& outcome = exit.outcome;
-  if (outcome.reason != EndReason::exit_code && outcome.reason != EndReason::signal) return false;
-  if (outcome.duration_ms > kWithinMs) return false;
+namespace {
+
+// In standard error's end, whatever its case.
+bool failed_saying(const KeptExit& exit, const AttemptPaths& paths,
+                   std::initializer_list<const char*> words) {
+  const EndReason reason = exit.outcome.reason;
+  if (reason != EndReason::exit_code && reason != EndReason::signal) return false;
   std::string text = standard_error_of(exit, paths);
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text.find("address already in use") != std::string::npos ||
-         text.find("eaddrinuse") != std::string::npos;
+  return std::any_of(words.begin(), words.end(),
+                     [&](const char* word) { return text.find(word) != std::string::npos; });
+}
+
+}  // namespace
+
+bool died_of_a_full_disk(const KeptExit& exit, const AttemptPaths& paths) {
+  return failed_saying(exit, paths, {"no space left on device", "disk quota exceeded"});
+}
+
+bool died_of_a_taken_port(const KeptExit& exit, const AttemptPaths& paths) {
+  constexpr uint64_t kWithinMs = 30'000;
+  return exit.outcome.duration_ms <= kWithinMs &&
+         failed_saying(exit, paths, {"address already in use", "eaddrinuse"});
 }
 
 bool is_disk_full(const absl::Status& status) {

@@ -49,6 +49,9 @@ std::string last_line(std::string_view text);
 // words of standard error.
 AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths, Inject inject);
 
+// Whether a program that failed says that there was no room for what it wrote: its worker's fault.
+bool died_of_a_full_disk(const KeptExit& exit, const AttemptPaths& paths);
+
 // Of a gang's rank 0: whether it ended within seconds because its port was in use.
 bool died_of_a_taken_port(const KeptExit& exit, const AttemptPaths& paths);
 

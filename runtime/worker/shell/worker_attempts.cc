@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -43,6 +44,15 @@ PrepareFailed failure(const ShellAttempt& attempt, const absl::Status& status) {
   failed.detail = "checkpoint " + std::to_string(attempt.checkpoint.number) +
                   " could not be restored: " + failed.detail;
   return failed;
+}
+
+// A file's number in `directory` says nothing, and would make every rank's reason another.
+std::string without_numbers(std::string text, const std::string& directory) {
+  for (size_t at = 0; (at = text.find(directory + "/", at)) != text.npos;) {
+    at += directory.size();
+    text.erase(at, std::min(text.find_first_not_of("/0123456789", at), text.size()) - at);
+  }
+  return text;
 }
 
 bool has_shared(const JobSpec& spec) {
@@ -313,6 +323,7 @@ AttemptOutcome WorkerShell::outcome_of(const ShellAttempt& attempt) const {
       died_of_a_taken_port(attempt.exit, attempt.paths)) {
     outcome.reason = EndReason::port_taken;
   }
+  if (died_of_a_full_disk(attempt.exit, attempt.paths)) outcome.reason = EndReason::disk_full;
   return outcome;
 }
 
@@ -360,7 +371,8 @@ void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput>
     push(Packed{attempt->key, attempt->packed.blob, attempt->packed.uncollected});
   } else {
     const std::string message =
-        "its output could not be packed: " + std::string(output.status().message());
+        "its output could not be packed: " +
+        without_numbers(std::string(output.status().message()), (state_dir_ / "outbox").string());
     rpc::log().warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
                     message);
     const bool full = is_disk_full(output.status());
