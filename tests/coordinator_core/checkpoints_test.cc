@@ -154,6 +154,20 @@ TEST_F(Checkpoints, OfStrangersAndOfRevokedAttemptsAreNotWanted) {
   EXPECT_EQ(save(holder, key(1, 0), "a").number, 0u) << "the job is stopped";
 }
 
+// Nobody saw the attempt end. It ran at least until its worker's connection broke, not only until the
+// worker's last report; and not while the worker was away.
+TEST_F(Checkpoints, WhatALostWorkerDidSinceItsLastOneIsDoneAgain) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, retried(1)).IgnoreError();
+  h.now += 2'000;
+  save(1, key(1, 0), "a", 2'000);
+  h.now += 1'500;
+  h.detach(1);
+  h.now += 3'000;
+  h.attach(2, worker_info(1, 1));  // it does not have it any more
+  EXPECT_EQ(h.view(1).tally.redone_ms, 1'500u);
+}
+
 TEST_F(Checkpoints, AreRestored) {
   h.attach(1, worker_info(1, 1));
   h.submit(1, retried(1)).IgnoreError();

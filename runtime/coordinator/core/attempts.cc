@@ -199,7 +199,7 @@ AttemptOutcome Core::State::ended_here(const ActiveRank& rank, const OpenAttempt
   const auto worker = workers.find(open.worker);
   TimeMs until = now;
   if (worker != workers.end() && reason == EndReason::worker_lost) {
-    until = worker->second.last_seen;
+    until = worker->second.ran_until;
   }
   if (open.started != kNever && until > open.started) outcome.duration_ms = until - open.started;
   outcome.saved_ms = saved_ms(rank, open.attempt);

@@ -195,6 +195,7 @@ struct Worker {
   bool probation = false;       // one attempt at a time, until one does well
   uint64_t session = 0, updates = 0, finished = 0, next_ahead = 1;
   TimeMs last_seen = 0;
+  TimeMs ran_until = 0;  // last known to be there: its last report, or the end of its connection
   TimeMs deadline = kNever;  // all its leases expire; kNever: not armed
   uint64_t used_milli = 0, ahead_milli = 0, memory_used = 0;
   uint64_t reserved_milli = 0, reserved_memory = 0;  // for the gang that has a reservation

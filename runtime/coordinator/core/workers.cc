@@ -84,6 +84,7 @@ void Core::State::on(const WorkerDetached& event) {
   auto it = sessions.find(event.session);
   if (it == sessions.end()) return;
   Worker& worker = workers.at(it->second);
+  worker.ran_until = now;
   sessions.erase(it);
   worker.attached = worker.responsive = false;
   worker.session = 0;
@@ -109,7 +110,7 @@ void Core::State::on(const WorkerReported& event) {
       return;
     }
   }
-  worker.last_seen = now;
+  worker.last_seen = worker.ran_until = now;
   const auto given_back = [](const FinishedAttempt& report) {
     return report.outcome.reason == EndReason::vacated;
   };
