@@ -49,5 +49,12 @@ sleep 600 & wait'
 id=$(pesc submit -n 1 ./slow 2>/dev/null | tail -1)
 read -r word <"$WORK/begun"
 expect 0 pesc cancel "$id"
+tries=0 # the job is over at once, its rank's output follows
+until [ -e partial/rank-0/part ] || [ "$tries" -eq 100 ]; do
+  pesc fetch --overwrite -o partial "$id" >"$WORK/out" 2>"$WORK/err"
+  tries=$((tries + 1))
+done
+equal "$(cat partial/rank-0/part)" part
+equal "$(cat partial/rank-0/output.txt)" "so far"
 
 exit $FAILED
