@@ -133,6 +133,16 @@ TEST_F(WorkerCheckpoints, AnAdoptedEndIsSavedBeforeItIsPacked) {
   EXPECT_TRUE(packs());
 }
 
+// What it began from may be what it died of: changed a little, it would be a new checkpoint.
+TEST_F(WorkerCheckpoints, AProgramThatDiesAtOnceIsNotSaved) {
+  run(spec());
+  AttemptOutcome outcome = outcome_of(EndReason::exit_code);
+  outcome.duration_ms = 1'999;
+  m(Exited{key_of(0), outcome});
+  EXPECT_FALSE(saves());
+  EXPECT_TRUE(packs());
+}
+
 TEST_F(WorkerCheckpoints, AVacatedProgramIsSavedAfterItsEnd) {
   run(spec());
   m.stop(key_of(0), EndReason::vacated);

@@ -26,7 +26,7 @@ inline std::shared_ptr<const JobSpec> spec_of(uint32_t cpus_milli = 1000) {
 inline AttemptOutcome outcome_of(EndReason reason = EndReason::succeeded) {
   AttemptOutcome outcome;
   outcome.reason = reason;
-  outcome.duration_ms = 5;
+  outcome.duration_ms = 5'000;
   return outcome;
 }
 

@@ -16,6 +16,10 @@ namespace {
 constexpr TimeMs kLeastRestMs = 1'000;
 // After one that failed (the directory changed meanwhile, the coordinator has no room).
 constexpr TimeMs kAgainMs = 1'000;
+// A program that leaves by itself so soon has computed nothing. What it began from may be what it
+// died of: whatever it changed of that would be a new checkpoint, as bad as the old one, and never
+// passed over.
+constexpr uint64_t kAtOnceMs = 2'000;
 // The last one of an attempt is given up after so many failures with a coordinator there.
 constexpr uint32_t kLastTries = 3;
 
@@ -45,7 +49,7 @@ bool worth_saving(const Attempt& attempt) {
   }
   if (!may_be_tried_again(attempt)) return false;
   if (attempt.saves.marked) return attempt.saves.pending;
-  return !was_killed(attempt.outcome);
+  return !was_killed(attempt.outcome) && attempt.outcome.duration_ms >= kAtOnceMs;
 }
 
 }  // namespace
