@@ -85,6 +85,8 @@ bool Keeper::dies_at_once(const AttemptKey& key, Kept& kept, const JobPlan& job,
   const bool in_the_hole = plan_.black_hole && !play_.healed;
   if (!in_the_hole && !(from && from->corrupt)) return false;
   auto outcome = make_outcome(EndReason::exit_code, now);
+  if (!in_the_hole) play_.expect(play_.checkpoints.died_of_checkpoint(play_.ledger, key));
+  if (from && job.scribbles) kept.saved = Save{from->work_ms, true, key};
   outcome.detail = in_the_hole ? "no such library" : "cannot read the checkpoint";
   if (on_started) on_started(key, now);
   plan_end(key, kept, random.between(5, 900), outcome);

@@ -61,6 +61,7 @@ void choose_saves(Random& random, JobPlan& job, JobSpec& spec) {
   job.marks = random.chance(0.6);
   job.saves_when_told = random.chance(0.7);
   if (random.chance(0.3)) job.corrupts = random.chance(0.2) ? 1.0 : 0.3;
+  job.scribbles = random.chance(0.3);
   if (!job.marks || random.chance(0.3)) {
     spec.checkpoint_every_ms = static_cast<uint64_t>(random.between(1'000, 20'000));
   }

@@ -35,7 +35,9 @@ struct JobPlan {
   TimeMs unit_ms = 0;            // they save their work this often; 0: never
   bool marks = false;            // and say so
   bool saves_when_told = false;  // on SIGTERM too
-  double corrupts = 0;           // an attempt whose saves nobody can read
+  // One that begins from what it cannot read changes it a little, before it dies.
+  bool scribbles = false;
+  double corrupts = 0;  // an attempt whose saves nobody can read
   // Some of its ranks would run for ever: a user ends it when the faults stop.
   bool endless = false;
 };

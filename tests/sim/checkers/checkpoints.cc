@@ -60,6 +60,13 @@ std::string Checkpoints::check(const Ledger& ledger, const co::Record& record) {
     const LedgerRank* rank = ledger.rank({r->job, r->rank, 0});
     if (rank != nullptr) had_.insert({{r->job, r->rank}, rank->checkpoints.size()});
   }
+  if (const auto* r = std::get_if<co::AttemptEnded>(&record)) {
+    if (!died_.contains(r->key) || !uses_up_a_retry(r->outcome.reason)) return {};
+    const LedgerJob* job = ledger.job(r->key.job);
+    if (job == nullptr || job->stopped) return {};  // it is not tried again anyway
+    return fmt::format("checkpoints: {} died at once of its checkpoint, and uses up a retry by {}",
+                       to_string(r->key), to_string(r->outcome.reason));
+  }
   if (const auto* r = std::get_if<co::CheckpointKept>(&record)) {
     const LedgerRank* rank = ledger.rank(r->key);
     if (rank == nullptr) {
@@ -71,6 +78,22 @@ std::string Checkpoints::check(const Ledger& ledger, const co::Record& record) {
     }
   }
   return {};
+}
+
+// Each of those that are kept may be tried on two workers, or three times; what is saved meanwhile
+// comes to that.
+std::string Checkpoints::died_of_checkpoint(const Ledger& ledger, const AttemptKey& key) {
+  const LedgerRank* rank = ledger.rank(key);
+  if (rank == nullptr) return {};
+  died_.insert(key);
+  const uint32_t deaths = ++deaths_[{key.job, key.rank}];
+  const auto attempts = static_cast<uint32_t>(rank->attempts.size());
+  const LedgerJob& job = *ledger.job(key.job);
+  // In a gang one rank's death ends the attempts of the others, before theirs is known.
+  const uint32_t each = job.spec->parallel ? static_cast<uint32_t>(job.ranks.size()) : 1;
+  if (deaths < 12 * keep_ * each || 10 * deaths < 9 * attempts) return {};
+  return fmt::format("checkpoints: of {} attempts of job {} rank {}, {} died of a bad checkpoint",
+                     attempts, to_string(key.job), key.rank, deaths);
 }
 
 std::string Checkpoints::check_transaction(const Ledger& ledger) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -19,9 +20,13 @@ class Checkpoints {
   std::string check(const Ledger& ledger, const coordinator::Record& record);
   // After all records of a transaction were taken in.
   std::string check_transaction(const Ledger& ledger);
+  // A program died of what it began from, and so would every other.
+  std::string died_of_checkpoint(const Ledger& ledger, const AttemptKey& key);
 
  private:
   uint32_t keep_;
+  std::map<std::pair<JobId, uint32_t>, uint32_t> deaths_;
+  std::set<AttemptKey> died_;
   std::map<std::pair<JobId, uint32_t>, size_t> had_;  // ranks of which some were dropped
 };
 
