@@ -143,6 +143,15 @@ TEST_F(WorkerCheckpoints, AProgramThatDiesAtOnceIsNotSaved) {
   EXPECT_TRUE(packs());
 }
 
+TEST_F(WorkerCheckpoints, OneThatIsToldToLeaveAtOnceIsSavedAllTheSame) {
+  run(spec());
+  m.stop(key_of(0), EndReason::vacated);
+  AttemptOutcome outcome = outcome_of(EndReason::exit_code);
+  outcome.duration_ms = 5;
+  m(Exited{key_of(0), outcome});
+  EXPECT_TRUE(saves());
+}
+
 TEST_F(WorkerCheckpoints, AVacatedProgramIsSavedAfterItsEnd) {
   run(spec());
   m.stop(key_of(0), EndReason::vacated);

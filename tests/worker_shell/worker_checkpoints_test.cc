@@ -97,7 +97,10 @@ TEST_F(WorkerCheckpointsTest, ALargeOneIsRestoredWhole) {
 
 TEST_F(WorkerCheckpointsTest, WhatAFailureLeftIsSavedBeforeItIsReported) {
   open();
-  fake_.lease(key_of(0), retried(script("echo 7 > \"$PESC_CHECKPOINT_DIR/state\"; exit 3")));
+  fake_.lease(
+      key_of(0),
+      retried(script(
+          "echo 7 > \"$PESC_CHECKPOINT_DIR/state\"; echo checkpoint >> $PESC_EVENTS; exit 3")));
   EXPECT_EQ(fake_.wait_for_end(key_of(0)).outcome.reason, EndReason::exit_code);
   EXPECT_EQ(fake_.checkpoints.size(), 1u);
 }
@@ -132,9 +135,24 @@ TEST_F(WorkerCheckpointsTest, OneThatChangedNothingIsNotOffered) {
 TEST_F(WorkerCheckpointsTest, ARefusedOneIsTriedAgain) {
   open();
   fake_.refuse_checkpoints = 2;
-  fake_.lease(key_of(0), retried(script("echo 7 > \"$PESC_CHECKPOINT_DIR/state\"; exit 3")));
+  fake_.lease(
+      key_of(0),
+      retried(script(
+          "echo 7 > \"$PESC_CHECKPOINT_DIR/state\"; echo checkpoint >> $PESC_EVENTS; exit 3")));
   fake_.wait_for_end(key_of(0));
   EXPECT_EQ(fake_.checkpoints.size(), 1u);
+}
+
+TEST_F(WorkerCheckpointsTest, ManyAtOnceAllArrive) {
+  Options options;
+  options.cpus_milli = 20'000;
+  open(options);
+  const JobSpec spec =
+      retried(script("head -c 300000 /dev/urandom > \"$PESC_CHECKPOINT_DIR/state\"; echo "
+                     "checkpoint >> $PESC_EVENTS; exit 3"));
+  for (uint32_t rank = 0; rank < 20; ++rank) fake_.lease(key_of(rank), spec);
+  for (uint32_t rank = 0; rank < 20; ++rank) fake_.wait_for_end(key_of(rank));
+  EXPECT_EQ(fake_.checkpoints.size(), 20u);
 }
 
 TEST_F(WorkerCheckpointsTest, AnEmptyDirectoryIsNoCheckpoint) {
@@ -164,7 +182,8 @@ TEST_F(WorkerCheckpointsTest, ARootWorkerRestoresForTheRanksUser) {
   open(options);
   JobSpec spec =
       retried(script("id -un; cd \"$PESC_CHECKPOINT_DIR\"; stat -c %U state; cat state; "
-                     "echo more >> state; ln /etc/passwd stolen 2>/dev/null; exit 3"));
+                     "echo more >> state; ln /etc/passwd stolen 2>/dev/null; echo checkpoint >> "
+                     "$PESC_EVENTS; exit 3"));
   fake_.lease(key_of(0, 2), spec, {.checkpoint = add_checkpoint("state", "41\n", 0600)});
   const auto& end = fake_.wait_for_end(key_of(0, 2));
   const std::string user = is_root() ? "nobody" : "";

@@ -49,7 +49,11 @@ bool worth_saving(const Attempt& attempt) {
   }
   if (!may_be_tried_again(attempt)) return false;
   if (attempt.saves.marked) return attempt.saves.pending;
-  return !was_killed(attempt.outcome) && attempt.outcome.duration_ms >= kAtOnceMs;
+  if (was_killed(attempt.outcome)) return false;
+  // One that was told to leave has not died of what it began from, however short it ran.
+  const bool told = attempt.outcome.reason == EndReason::vacated ||
+                    attempt.outcome.reason == EndReason::time_limit;
+  return told || attempt.outcome.duration_ms >= kAtOnceMs;
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ constexpr size_t kAskAtOnce = 1'000;
 constexpr uint64_t kPutBytes = 1 << 20;        // in one call
 constexpr uint64_t kUnaskedBytes = 256 << 10;  // so little is sent without asking first
 constexpr uint64_t kWriteBytes = 512 << 10;
+constexpr uint32_t kSendAtOnce = 8;  // checkpoints of as many ranks
 
 using Hashed = std::shared_ptr<HashedSnapshot>;
 
@@ -169,9 +170,17 @@ kj::Promise<void> WorkerShell::offer(AttemptPtr attempt, Hashed hashed, uint64_t
   chunks.reserve(hashed->pieces.size());
   for (const HashedSnapshot::Piece& piece : hashed->pieces) chunks.push_back(piece.blob);
   hashed->pieces.push_back({manifest, std::move(hashed->manifest_bytes), "", 0});
-  auto sending = kj::heap<Sending>(loop_, *blobs_, std::move(hashed));
-  kj::Promise<void> sent = sending->run();
-  return sent.attach(kj::mv(sending))
+  return send_slot()
+      .then([this, blobs = *blobs_, hashed = std::move(hashed)]() mutable {
+        auto sending = kj::heap<Sending>(loop_, kj::mv(blobs), std::move(hashed));
+        kj::Promise<void> sent = sending->run();
+        return sent.attach(kj::mv(sending));
+      })
+      .then([this] { release_send_slot(); },
+            [this](kj::Exception&& e) {
+              release_send_slot();
+              kj::throwFatalException(kj::mv(e));
+            })
       .then([this, attempt, manifest, chunks = std::move(chunks), time_ms] {
         return session_->checkpoint(attempt->key, manifest, chunks, time_ms);
       })
@@ -180,6 +189,26 @@ kj::Promise<void> WorkerShell::offer(AttemptPtr attempt, Hashed hashed, uint64_t
         rpc::log().debug("event=checkpoint_saved attempt=\"{}\" number={}", to_string(attempt->key),
                          number);
       });
+}
+
+// Each has a window of pieces in memory: a machine with many ranks must not have as many windows.
+kj::Promise<void> WorkerShell::send_slot() {
+  if (sending_ < kSendAtOnce) {
+    ++sending_;
+    return kj::READY_NOW;
+  }
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  waiting_to_send_.push_back(kj::mv(paf.fulfiller));
+  return kj::mv(paf.promise);
+}
+
+void WorkerShell::release_send_slot() {
+  if (waiting_to_send_.empty()) {
+    --sending_;
+    return;
+  }
+  waiting_to_send_.front()->fulfill();
+  waiting_to_send_.pop_front();
 }
 
 kj::Promise<void> WorkerShell::saved(AttemptPtr attempt, absl::Status status) {

@@ -129,6 +129,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   static std::string snapshot_directory(const ShellAttempt& attempt);
   kj::Promise<void> offer(AttemptPtr attempt, std::shared_ptr<HashedSnapshot> hashed,
                           uint64_t time_ms);
+  kj::Promise<void> send_slot();
+  void release_send_slot();
   kj::Promise<void> saved(AttemptPtr attempt, absl::Status status);
   void restore(const AttemptPtr& attempt, uint32_t number);
   bool check_master_port(const Start& action);
@@ -163,6 +165,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::optional<protocol::Blobs::Client> blobs_;
   uint64_t session_number_ = 0;  // what an earlier session left under way is not listened to
   std::unique_ptr<QuietThread> quiet_;
+  uint32_t sending_ = 0;  // checkpoints on their way
+  std::deque<kj::Own<kj::PromiseFulfiller<void>>> waiting_to_send_;
   PortChooser ports_{gang_ports()};
 
   std::map<AttemptKey, AttemptPtr> attempts_;
