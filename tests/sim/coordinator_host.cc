@@ -215,6 +215,7 @@ std::optional<JobId> CoordinatorHost::flip_a_byte() {
   if (nowhere) sql = "DELETE FROM probe";
   const uint64_t room = disk_.room();
   disk_.set_room(0);  // no program does this
+  disk_.fail_syncs(0);
   bool flipped = false;
   if (auto db = co::Database::open(kJournal, false, vfs_.name()); db.ok()) {
     flipped = db->execute(sql.c_str()).ok();

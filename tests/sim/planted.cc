@@ -72,7 +72,7 @@ const std::vector<Bug>& known_bugs() {
       {.name = "start_beyond_cpus", .worker = W::start_beyond_cpus},
       // Checkpoints.
       {.name = "answer_without_saving", .host = HostBug::answer_without_saving},
-      {.name = "lease_old_checkpoint", .host = HostBug::lease_old_checkpoint},
+      {.name = "lease_old_checkpoint", .host = HostBug::lease_old_checkpoint, .seeds = 1000},
       {.name = "drop_all_checkpoints", .host = HostBug::drop_all_checkpoints},
       {.name = "collect_kept_blobs", .host = HostBug::collect_kept_blobs},
       // Gangs.

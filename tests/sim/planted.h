@@ -33,8 +33,7 @@ struct Bug {
   coordinator::PlantedBug coordinator = coordinator::PlantedBug::none;
   worker::PlantedBug worker = worker::PlantedBug::none;
   HostBug host = HostBug::none;
-  uint32_t seeds = 2'000;  // within which it is caught
-  std::string breaks;      // the promise
+  uint32_t seeds = 300;  // within which it is caught
 };
 
 // What the bug makes of a transaction, and of a message.

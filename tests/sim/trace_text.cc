@@ -31,6 +31,15 @@ std::string list(const std::vector<T>& values) {
   return text + "]";
 }
 
+std::string list(const std::vector<co::StopRequest>& stops) {
+  std::string text = "[";
+  for (const co::StopRequest& stop : stops) {
+    text +=
+        fmt::format("{}{} {}", text.size() > 1 ? ", " : "", name(stop.key), to_string(stop.reason));
+  }
+  return text + "]";
+}
+
 std::string text(const co::JobSubmitted& e) {
   return fmt::format("submit {} of {} ranks", name(e.id), e.spec->repetitions);
 }
@@ -58,7 +67,9 @@ std::string text(const co::TimerFired&) { return "timer"; }
 
 std::string text(const co::JobAdded& r) { return name(r.id) + " added"; }
 std::string text(const co::AttemptLeased& r) {
-  return fmt::format("{} leased to {}", name(r.key), to_string(r.worker));
+  return fmt::format("{} leased to {}{}{}", name(r.key), to_string(r.worker),
+                     r.checkpoint == 0 ? "" : fmt::format(", from checkpoint {}", r.checkpoint),
+                     r.second ? ", beside a slow one" : "");
 }
 std::string text(const co::AttemptEnded& r) {
   return fmt::format("{} ended by {}{}", name(r.key), to_string(r.outcome.reason),

@@ -72,7 +72,11 @@ void Ledger::apply(const co::Record& record) {
     attempt.ended = true;
     attempt.final = r->final;
     attempt.outcome = r->outcome;
-    if (uses_up_a_retry(r->outcome.reason)) ++rank.program_failures;
+    // Ended again: what it was first taken for does not count any more.
+    if (attempt.counts && rank.program_failures > 0) --rank.program_failures;
+    const bool excused = !r->final && r->state == RankState::running;
+    attempt.counts = uses_up_a_retry(r->outcome.reason) && !excused;
+    if (attempt.counts) ++rank.program_failures;
     if (r->final) make_final(job, rank, r->state);
   } else if (const auto* r = std::get_if<co::RanksCancelled>(&record)) {
     LedgerJob& job = jobs.at(r->job);

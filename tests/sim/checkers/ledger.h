@@ -19,6 +19,7 @@ struct LedgerAttempt {
   bool second = false;
   bool ended = false;
   bool final = false;
+  bool counts = false;  // it has used up a retry
   AttemptOutcome outcome;
   bool operator==(const LedgerAttempt&) const = default;
 };

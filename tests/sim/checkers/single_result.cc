@@ -58,9 +58,10 @@ std::string SingleResult::check_end(const Ledger& ledger, const co::AttemptEnded
   const LedgerRank* rank = ledger.rank(r.key);
   const LedgerAttempt* attempt = ledger.attempt(r.key);
   if (attempt == nullptr) return broken(r.key, "ended, but was never leased");
-  // Results of a gang are provisional until all its ranks have one.
-  const bool provisional =
-      ledger.job(r.key.job)->spec->parallel && attempt->outcome.reason == EndReason::succeeded;
+  // Results of a gang are provisional until all its ranks have one, and why it failed may be known
+  // only when its workers have been heard.
+  const bool provisional = ledger.job(r.key.job)->spec->parallel &&
+                           (attempt->outcome.reason == EndReason::succeeded || !attempt->counts);
   if (attempt->ended && (attempt->final || attempt->outcome.reason != EndReason::worker_lost) &&
       !(provisional && !attempt->final)) {
     return broken(r.key, "ended twice");

@@ -16,7 +16,7 @@ struct Handle {
   SqliteVfs* vfs;
   std::string name;  // empty: a temporary file
   std::shared_ptr<SimDisk::File> file;
-  bool sync_directory;  // with the first sync, as SQLite's own VFS does for a new journal
+  bool sync_directory;  // with the first sync, as SQLite's own VFS does for journals
   bool delete_on_close;
   bool uses_shared;
 };
@@ -133,7 +133,6 @@ int open_file(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags,
   file->pMethods = nullptr;  // nothing to close, until it is open
   SimDisk& disk = of(vfs).disk();
   const bool temporary = name == nullptr;
-  const bool fresh = temporary || !disk.exists(name);
   auto found = temporary ? std::make_shared<SimDisk::File>()
                          : disk.open(name, (flags & SQLITE_OPEN_CREATE) != 0);
   if (found == nullptr) return SQLITE_CANTOPEN;
@@ -142,7 +141,7 @@ int open_file(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags,
                     &of(vfs),
                     temporary ? "" : name,
                     std::move(found),
-                    fresh && (flags & kJournals) != 0,
+                    (flags & kJournals) != 0,
                     (flags & SQLITE_OPEN_DELETEONCLOSE) != 0,
                     false};
   if (out_flags != nullptr) *out_flags = flags;
