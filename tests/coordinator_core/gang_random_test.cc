@@ -105,7 +105,8 @@ class History {
       case 4:
         return chance(30) ? disconnect(any()) : advance();
       case 5:
-        return chance(15) ? wipe(any()) : report(any());
+        if (chance(15)) return wipe(any());
+        return chance(15) ? power_cut(any()) : report(any());
       case 6:
       case 7:
       case 8:
@@ -176,8 +177,39 @@ class History {
     worker.finished.clear();
   }
 
+  // Its ranks' peers die of it at once; some of that is heard before the worker is missed.
+  void power_cut(FakeWorker& worker) {
+    for (const auto& [key, held] : worker.attempts) {
+      if (!held.started || !h_.core->job(key.job)) continue;
+      const std::vector<AttemptKey> open = h_.held(worker.info.id.value);
+      if (std::find(open.begin(), open.end(), key) == open.end()) continue;
+      if (!h_.core->job(key.job)->spec->parallel) continue;
+      cut_.insert({key.job, key.attempt});
+      for (FakeWorker& other : workers_) {
+        for (const auto& [peer, peer_held] : std::vector(other.attempts)) {
+          if (&other == &worker || peer.job != key.job || peer.attempt != key.attempt) continue;
+          if (peer_held.started) other.end(peer, outcome_of(EndReason::exit_code, 3000));
+        }
+      }
+    }
+    worker.attempts.clear();
+    worker.finished.clear();
+    if (chance(50)) disconnect(worker);
+    for (FakeWorker& other : workers_) {
+      if (&other != &worker && chance(70)) report(other);
+    }
+    disconnect(worker);
+    if (chance(50)) connect(worker);
+  }
+
   void restart() {
+    std::map<JobId, JobTally> before;
+    for (JobId id : h_.core->jobs()) before[id] = h_.core->job(id)->tally;
     h_.core = h_.restored_from_rows();
+    for (const auto& [id, tally] : before) {
+      EXPECT_EQ(h_.core->job(id)->tally.ended, tally.ended) << to_string(id);
+      EXPECT_EQ(h_.core->job(id)->tally.redone_ms, tally.redone_ms) << to_string(id);
+    }
     EXPECT_EQ(h_.core->check_invariants(), "");
     for (FakeWorker& worker : workers_) worker.session = 0;
     for (FakeWorker& worker : workers_) {
@@ -272,10 +304,30 @@ class History {
     }
   }
 
+  // The failure of a gang that lost a machine does not count, but when there are too many of them.
+  void check_fault(const Record& record, const Step& step) {
+    if (const auto* r = std::get_if<RanksReopened>(&record)) {
+      excuses_.erase(r->job);
+      stopped_.erase(r->job);
+    }
+    if (const auto* r = std::get_if<JobStopped>(&record)) stopped_.insert(r->job);
+    const auto* r = std::get_if<AttemptEnded>(&record);
+    if (r == nullptr || !uses_up_a_retry(r->outcome.reason) || stopped_.contains(r->key.job))
+      return;
+    const std::pair generation{r->key.job, r->key.attempt};
+    if (!r->final && r->state == RankState::running) {
+      excuses_[r->key.job].insert(r->key.attempt);
+    } else if (cut_.contains(generation)) {
+      EXPECT_GE(excuses_[r->key.job].size(), 5u) << to_string(r->key) << " is not to blame\n"
+                                                 << describe(step);
+    }
+  }
+
   // All ranks of a gang are leased in one step, and all commit in one.
   void check(const Step& step) {
     std::map<JobId, uint32_t> leased, committed;
     for (const Record& record : step.records) {
+      check_fault(record, step);
       if (const auto* lease = std::get_if<AttemptLeased>(&record)) ++leased[lease->key.job];
       if (const auto* ended = std::get_if<AttemptEnded>(&record)) {
         if (ended->final && ended->state == RankState::succeeded) ++committed[ended->key.job];
@@ -330,6 +382,9 @@ class History {
   std::vector<FakeWorker> workers_;
   std::set<uint64_t> lost_sessions_;
   std::map<std::string, std::string> addresses_;
+  std::set<std::pair<JobId, uint32_t>> cut_;  // generations of which a machine was switched off
+  std::map<JobId, std::set<uint32_t>> excuses_;
+  std::set<JobId> stopped_;
   uint64_t last_job_ = 0, last_session_ = 0;
   bool healing_ = false;
 };

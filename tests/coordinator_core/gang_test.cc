@@ -49,6 +49,11 @@ struct Gang : testing::Test {
     h.end(session, key, reason);
     return describe(h.last);
   }
+  void stopped(uint64_t session, const std::vector<AttemptKey>& keys) {
+    std::vector<FinishedAttempt> finished;
+    for (const AttemptKey& k : keys) finished.push_back({k, outcome_of(EndReason::revoked)});
+    h.report(session, keys, finished);
+  }
   std::string why(uint64_t job = 1) {
     std::string text;
     for (const WhyLine& line : h.core->why(job_id(job), h.now)) {
@@ -149,11 +154,12 @@ TEST_F(Gang, RestartsAsAWholeWhenARankFails) {
   all_ready();
   end(1, key(1, 1), EndReason::succeeded);
   EXPECT_EQ(end(2, key(1, 2), EndReason::exit_code),
-            "AttemptEnded j1/2#1 exit_code\n"
+            "AttemptEnded j1/2#1 exit_code uncounted\n"
             "AttemptEnded j1/0#1 revoked\n"
             "> AnswerReport OK ack j1/2#1\n"
             "> SendUpdate s1 #3 stop j1/0#1 revoked\n"
             "> JobChanged j1\n");
+  end(1, key(1, 0), EndReason::revoked);
   EXPECT_EQ(why(),
             "0-2: all ranks start again in 1s: tried 1 time; last: rank 2: exit_code: it went "
             "wrong\n");
@@ -177,22 +183,24 @@ TEST_F(Gang, FailsWhenTheRetriesAreUsedUpByAnyRank) {
   two_workers(1);
   all_ready();
   end(1, key(1, 0), EndReason::exit_code);
+  end(2, key(1, 2), EndReason::revoked);
   h.at(*h.core->next_deadline());
   all_ready(2);
   end(1, key(1, 1, 2), EndReason::succeeded);
   EXPECT_EQ(end(2, key(1, 2, 2), EndReason::signal),
-            "AttemptEnded j1/2#2 signal final failed\n"
-            "JobStopped j1 by core\n"
-            "RanksCancelled j1 1-1\n"
+            "AttemptEnded j1/2#2 signal uncounted\n"
+            "AttemptEnded j1/0#2 revoked\n"
             "> AnswerReport OK ack j1/2#2\n"
             "> SendUpdate s1 #6 stop j1/0#2 revoked\n"
             "> JobChanged j1\n");
-  EXPECT_THAT(h.view(1).detail, HasSubstr("rank 2 ended: signal"));
   EXPECT_EQ(end(1, key(1, 0, 2), EndReason::revoked),
-            "AttemptEnded j1/0#2 revoked final cancelled\n"
+            "AttemptEnded j1/2#2 signal final failed\n"
+            "JobStopped j1 by core\n"
+            "RanksCancelled j1 0-1\n"
             "JobFinished j1 failed\n"
             "> AnswerReport OK ack j1/0#2\n"
             "> JobChanged j1\n");
+  EXPECT_THAT(h.view(1).detail, HasSubstr("rank 2 ended: signal"));
   EXPECT_EQ(h.view(1).counts, (JobCounts{0, 0, 0, 1, 2}));
 }
 
@@ -200,6 +208,7 @@ TEST_F(Gang, IsRetriedWholeAndWithAllItsTries) {
   two_workers(1);
   all_ready();
   end(1, key(1, 0), EndReason::exit_code);
+  end(2, key(1, 2), EndReason::revoked);
   h.at(*h.core->next_deadline());
   all_ready(2);
   end(1, key(1, 0, 2), EndReason::exit_code);
@@ -302,6 +311,7 @@ TEST_F(Gang, BeginsAgainFromEachRanksCheckpoint) {
   EXPECT_EQ(save(1, key(1, 0), "b"), 2u);
   end(2, key(1, 2), EndReason::exit_code);
   EXPECT_EQ(save(1, key(1, 1), "c"), 1u) << "what was revoked saves what it has before it goes";
+  stopped(1, {key(1, 0), key(1, 1)});
   h.at(begin + 1000);
   EXPECT_THAT(describe(h.last), HasSubstr("lease j1/0#2 from c2 hold 0/2 lease j1/1#2 from c1 hold "
                                           "1/2\n"));
@@ -451,6 +461,7 @@ TEST_F(Gang, InItsBackoffRemembersItsFailures) {
   two_workers(1);
   all_ready();
   end(2, key(1, 2), EndReason::exit_code);
+  stopped(1, {key(1, 0), key(1, 1)});
   h.restore();
   h.attach(11, info(1, 2));
   h.attach(12, info(2, 1));
@@ -467,6 +478,7 @@ TEST_F(Gang, WhoseHistoryIsCutAnywhereBecomesWhole) {
   all_ready();
   end(1, key(1, 1), EndReason::succeeded);
   end(2, key(1, 2), EndReason::exit_code);
+  end(1, key(1, 0), EndReason::signal);
   h.at(*h.core->next_deadline());
   all_ready(2);
   end(1, key(1, 0, 2), EndReason::succeeded);

@@ -31,7 +31,9 @@ struct Describe {
   }
   std::string operator()(const AttemptEnded& r) {
     return "AttemptEnded " + name(r.key) + " " + std::string(to_string(r.outcome.reason)) +
-           (r.final ? " final " + std::string(to_string(r.state)) : "");
+           (r.final                         ? " final " + std::string(to_string(r.state))
+            : r.state == RankState::running ? " uncounted"
+                                            : "");
   }
   std::string operator()(const RanksCancelled& r) {
     return "RanksCancelled " + name(r.job) + " " + std::to_string(r.first) + "-" +

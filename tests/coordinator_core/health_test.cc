@@ -59,6 +59,28 @@ TEST_F(BlackHole, IsSetAsideAndSaysSo) {
   EXPECT_EQ(h.view(1).counts.failed, 1u);
 }
 
+TEST_F(BlackHole, OnProbationIsGivenOneRankOfAGang) {
+  while (!h.held(2).empty()) h.end(2, h.held(2).at(0), EndReason::exit_code, 50);
+  h.cancel(1).IgnoreError();
+  for (const AttemptKey& k : h.held(1)) h.end(1, k, EndReason::cancelled);
+  h.attach(2, worker_info(2, 4));
+  pass(60'000);
+  ASSERT_THAT(worker(h, 2).trouble, HasSubstr("on probation"));
+  JobSpec spec = spec_of(3);
+  spec.parallel = true;
+  h.submit(2, spec).IgnoreError();
+  EXPECT_THAT(h.core->why(job_id(2), h.now).at(0).reason,
+              HasSubstr("needs room for 3 ranks at the same time"));
+  h.attach(3, worker_info(3, 1));
+  EXPECT_THAT(h.held(1), SizeIs(1));
+  EXPECT_THAT(h.held(2), SizeIs(1)) << "of four cpus";
+  EXPECT_THAT(h.held(3), SizeIs(1));
+  h.submit(3, spec).IgnoreError();
+  EXPECT_EQ(h.view(3).counts.running, 0u);
+  h.step(WorkerDrained{1, "pc2", false});
+  EXPECT_THAT(h.held(2), SizeIs(4)) << "a person says that it is well";
+}
+
 TEST_F(BlackHole, IsTriedAgainWithOneAttemptAtATimeAndLongerEachTime) {
   h.attach(2, worker_info(2, 4), h.held(2));
   ASSERT_THAT(h.held(2), SizeIs(4));

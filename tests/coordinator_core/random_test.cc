@@ -41,8 +41,12 @@ std::string views(const Core& core) {
             std::to_string(t.second_won) + ";";
     for (uint32_t rank : core.committed_ranks(id, 0, UINT32_MAX))
       text += " " + std::to_string(rank);
+    std::set<uint32_t> leased_ranks;
+    for (const RunningRank& running : core.running(id)) leased_ranks.insert(running.key.rank);
     for (uint32_t rank = 0; rank < v.spec->repetitions; ++rank) {
-      text += "\n  " + std::string(to_string(core.rank_state(id, rank))) + " " +
+      // What was leased ahead runs after a restore, as far as is known.
+      const bool leased = leased_ranks.contains(rank);
+      text += "\n  " + std::string(leased ? "leased" : to_string(core.rank_state(id, rank))) + " " +
               std::to_string(core.attempts(id, rank));
     }
     for (const RunningRank& running : core.running(id)) {

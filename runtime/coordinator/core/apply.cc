@@ -75,9 +75,9 @@ void Core::State::apply_record(const AttemptEnded& record) {
   const bool was_lost = lost != rank.lost.end();
   const bool provisional =
       job->gang && job->gang->succeeded.contains(key.rank) && job->gang->generation == key.attempt;
-  if (!was_open && !was_lost && !provisional) return;
+  if (!was_open && !was_lost && !provisional && !ends_again(*job, rank, key)) return;
   const WorkerId id = was_open ? open->worker : was_lost ? lost->worker : rank.last_worker;
-  count_attempt(*job, rank, record);
+  count_attempt(*job, rank, record, id);
   touch(*job);
   if (record.final) {
     if (record.state != RankState::cancelled) ++workers[id].finished;
@@ -106,34 +106,39 @@ void Core::State::apply_record(const AttemptEnded& record) {
 }
 
 // Of one that was given up for lost and succeeded after all, what was counted then is taken back.
-void Core::State::count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record) {
+// So is, of one that ends again, what was counted the first time.
+void Core::State::count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record,
+                                WorkerId worker) {
   const auto same = [&](const auto& a) { return a.attempt == record.key.attempt; };
   const auto open = std::find_if(rank.open.begin(), rank.open.end(), same);
   const auto lost = std::find_if(rank.lost.begin(), rank.lost.end(), same);
   if (open == rank.open.end() && lost != rank.lost.end()) uncount_lost(job.tally, *lost);
+  const bool again = ends_again(job, rank, record.key);
+  if (again) uncount_end(job.tally, rank.last_reason, rank.last_redone_ms);
   count_end(job.tally, record);
   const bool second = open != rank.open.end()   ? open->second
                       : lost != rank.lost.end() ? lost->second
                                                 : false;
   if (second && record.final && record.state == RankState::succeeded) ++job.tally.second_won;
-  if (open == rank.open.end()) return;
+  if (open == rank.open.end() && !again) return;
   if (record.outcome.reason == EndReason::bad_checkpoint) {
     count_death(rank, open->checkpoint, open->worker);
   }
-  if (uses_up_a_retry(record.outcome.reason)) {
+  if (uses_up_a_retry(record.outcome.reason) && !(job.gang && is_excused(record))) {
     const bool early = record.outcome.duration_ms <= kEarlyMs;
     ++(early ? job.early_failures : job.late_failures);
-    if (early) job.failed_early_on.insert(open->worker);
+    if (early) job.failed_early_on.insert(worker);
   }
-  count_try(job, rank, record);
+  count_try(job, rank, record, again);
 }
 
-void Core::State::count_try(Job& job, ActiveRank& rank, const AttemptEnded& record) {
+void Core::State::count_try(Job& job, ActiveRank& rank, const AttemptEnded& record, bool again) {
   const AttemptOutcome& outcome = record.outcome;
   const bool counted = uses_up_a_retry(outcome.reason);
   if (outcome.refused_arguments && rank.tries == 0) ++job.refused;
-  ++rank.tries;
+  if (!again) ++rank.tries;
   rank.last_reason = outcome.reason;
+  rank.last_redone_ms = redone_ms(outcome);
   rank.last_detail = outcome.detail;
   if (record.state == RankState::running) return;  // another attempt goes on
   if (counted) ++rank.failures;
@@ -389,6 +394,7 @@ void Core::State::finish_restore(TimeMs at) {
       }
     }
     if (job.spec->job_time_limit_ms > 0 && !job.ranks.all_final()) unlimited.insert(id);
+    if (job.gang) job.gang->broken_at = now;
     if (job.gang && job.gang->open == 0 && job.gang->broken) gang_waits(job);
     if (job.finished && !job.ranks.all_final()) job.finished = false;
     const bool waits_stopped = job.stopped && job.ranks.counts().waiting > 0;

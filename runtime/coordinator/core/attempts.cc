@@ -74,8 +74,12 @@ void Core::State::finished(WorkerId worker, const AttemptKey& key, AttemptOutcom
   auto lost = find_attempt(rank.lost, key.attempt);
   const bool is_open = open != rank.open.end() && open->worker == worker;
   const bool is_lost = lost != rank.lost.end() && lost->worker == worker;
-  if (!is_open && !is_lost) return;
+  if (!is_open && !is_lost && !(job->gang && job->gang->verdict)) return;
   outcome.saved_ms = std::min(outcome.duration_ms, saved_ms(rank, key.attempt));
+  if (!is_open && !is_lost) {
+    if (rank.last_worker == worker) hear_end(*job, rank, key, std::move(outcome));
+    return;
+  }
   if (is_open) classify(*job, rank, *open, outcome);
   if (job->stopped && !(bug == PlantedBug::accept_revoked && succeeded)) {
     if (is_open) ended_of_stopped(*job, key, std::move(outcome));

@@ -159,6 +159,7 @@ void Core::State::apply_record(const CheckpointKept& record) {
   note_number(*job, number, record.checkpoint.number);
   rank.checkpoints.push_back(
       {record.checkpoint, record.key.attempt, record.saved_ms, 0, {}, false});
+  if (job->gang) job->gang->excuses = 0;
   touch(*job);
 }
 

@@ -41,6 +41,7 @@ Step Core::State::step(const Event& event, TimeMs at) {
   settle_limits(std::holds_alternative<TimerFired>(event));
   expire_leases();
   end_limits();
+  settle_verdicts();
   release_backoffs();
   release_asides();
   place();
@@ -91,7 +92,7 @@ std::optional<TimeMs> Core::State::next_deadline() const {
   TimeMs next = kNever;
   if (!deadlines.empty()) next = deadlines.begin()->first;
   if (!backoffs.empty()) next = std::min(next, backoffs.begin()->not_before);
-  for (const auto* times : {&limits, &tails}) {
+  for (const auto* times : {&limits, &tails, &verdicts}) {
     if (!times->empty()) next = std::min(next, times->begin()->first);
   }
   if (!asides.empty()) next = std::min(next, asides.begin()->first);

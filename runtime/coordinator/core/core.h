@@ -150,7 +150,8 @@ using Event =
 // attempt's latest AttemptLeased, at its place, and its latest AttemptEnded, at its place, if that
 // came after the lease. An attempt is leased again when it was given up for lost and turned out to
 // run on (its row is open again: INSERT OR REPLACE), and ended again when it was given up for lost
-// and succeeded nevertheless. An attempt that decided its rank is never leased or ended again.
+// and succeeded nevertheless, or when it is known at last why its gang failed. An attempt that
+// decided its rank is never leased or ended again.
 //
 // CheckpointKept is one row too, at its place, and may go when its checkpoint is dropped. Of a
 // rank's CheckpointsDropped the latest is enough, at its place; it stays as long as the job.
@@ -193,7 +194,8 @@ struct WorkerDraining {
   bool draining = true;
 };
 // The end of an attempt. `final`: it decides its rank's state, which is `state`. Not final and
-// `running`: another attempt of the rank goes on, so no retry is used up.
+// `running`: no retry is used up, because another attempt of the rank goes on, or because a machine
+// was lost when this rank of a gang failed, or may have been.
 struct AttemptEnded {
   AttemptKey key;
   AttemptOutcome outcome;

@@ -16,6 +16,11 @@ uint32_t ranks_in(uint64_t cpus_milli, uint64_t memory, const JobSpec& spec) {
   return static_cast<uint32_t>(std::min<uint64_t>(ranks, kMaxRepetitions));
 }
 
+// On probation it gets one attempt at a time, of a gang too.
+uint32_t trusted(const Worker& worker, uint32_t ranks) {
+  return worker.probation ? std::min(ranks, 1u) : ranks;
+}
+
 bool may_have(const Worker& worker, const JobSpec& spec) {
   return worker.takes_leases() && (spec.room.empty() || spec.room == worker.info.room);
 }
@@ -39,8 +44,8 @@ struct Filling {
 }  // namespace
 
 uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec) {
-  return may_have(worker, spec) ? ranks_in(worker.info.cpus_milli, worker.info.memory_bytes, spec)
-                                : 0;
+  if (!may_have(worker, spec)) return 0;
+  return trusted(worker, ranks_in(worker.info.cpus_milli, worker.info.memory_bytes, spec));
 }
 
 // Not where ranks wait ahead of time: such a rank, first in its worker's line and too wide for the
@@ -52,7 +57,7 @@ uint32_t Core::State::gang_ranks_on(const Worker& worker, const Job& job) const 
   const int64_t free = own ? free_for(worker) : unreserved(worker);
   const uint64_t taken = worker.memory_used + (own ? 0 : worker.reserved_memory);
   const uint64_t memory = taken < worker.info.memory_bytes ? worker.info.memory_bytes - taken : 0;
-  return free <= 0 ? 0 : ranks_in(uint64_t(free), memory, *job.spec);
+  return free <= 0 ? 0 : trusted(worker, ranks_in(uint64_t(free), memory, *job.spec));
 }
 
 // On few workers rather than many: those with the most room first. Empty: it does not fit now.

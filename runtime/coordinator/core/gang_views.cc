@@ -26,7 +26,7 @@ std::string cause_of_last(const Gang& gang) {
   std::string text = "tried " + std::to_string(gang.tries) + (gang.tries == 1 ? " time" : " times");
   text += "; last: rank " + std::to_string(gang.last_rank) + ": " +
           std::string(to_string(gang.last_reason));
-  if (!gang.last_detail.empty()) text += ": " + bounded(gang.last_detail, 200);
+  if (!gang.last_detail.empty()) text += ": " + bounded(gang.last_detail, 300);
   return text;
 }
 
@@ -123,6 +123,7 @@ std::vector<WhyLine> Core::State::gang_why(const Job& job, TimeMs at) const {
   const auto line = [](const RangesText& ranks, std::string reason) {
     return std::vector<WhyLine>{{ranks.text(), ranks.count, RankState::waiting, std::move(reason)}};
   };
+  if (gang.verdict) return line(all, verdict_why(job));
   const std::string last = gang.tries > 0 ? cause_of_last(gang) : "";
   const std::string after = last.empty() ? "" : " (" + last + ")";
   if (gang.open > 0 && !gang.started) return line(all, gang_unprepared(job) + after);

@@ -46,13 +46,24 @@ void Core::State::gang_failed(Job& job, const AttemptKey& key, AttemptOutcome ou
   if (!job.gang->started)
     outcome.duration_ms = outcome.saved_ms = 0;  // it was held: nothing is lost
   const std::string cause = cause_of(key.rank, outcome);
-  const std::optional<std::string> refused = refusal(job, job.active.at(key.rank), outcome);
-  const bool final = refused || gang_gives_up(job, outcome);
+  if (const auto refused = refusal(job, job.active.at(key.rank), outcome)) {
+    emit(AttemptEnded{key, std::move(outcome), true, RankState::failed});
+    return stop_job(job, false, *refused);
+  }
+  if (await_verdict(job, key, outcome, cause)) return;
+  gang_is_to_blame(job, key, std::move(outcome));
+  if (!job.stopped) revoke_gang(job, cause);
+}
+
+// The failure counts.
+void Core::State::gang_is_to_blame(Job& job, const AttemptKey& key, AttemptOutcome outcome) {
+  const bool final = gang_gives_up(job, outcome);
   emit(AttemptEnded{key, outcome, final, RankState::failed});
-  if (refused) return stop_job(job, false, *refused);
-  if (final) return stop_job(job, false, cause + "; a parallel job ends with any of its ranks");
-  if (const auto too_many = breaker(job, outcome)) return stop_job(job, false, *too_many);
-  revoke_gang(job, cause);
+  if (final) {
+    return stop_job(job, false,
+                    cause_of(key.rank, outcome) + "; a parallel job ends with any of its ranks");
+  }
+  if (const auto too_many = breaker(job, outcome)) stop_job(job, false, *too_many);
 }
 
 bool Core::State::gang_gives_up(const Job& job, const AttemptOutcome& outcome) const {
@@ -153,7 +164,7 @@ void Core::State::apply_gang_leased(Job& job, const AttemptKey& key) {
   if (key.attempt > gang.generation) {
     gang_leaves(job);
     gang.generation = key.attempt;
-    gang.broken = gang.started = false;
+    gang.broken = gang.started = gang.judged = gang.excused = false;
     gang.master_addr.clear();
     gang.master_port = gang.offered_port = 0;
   }
@@ -175,7 +186,8 @@ void Core::State::apply_record(const GangStarted& record) {
   touch(*job);
 }
 
-// The first end without success breaks the generation; it alone counts.
+// The first end without success breaks the generation; what else is known of its cause later counts
+// too. (A restore may see the ends of those that were revoked first.)
 void Core::State::apply_gang_ended(Job& job, const AttemptEnded& record, WorkerId worker) {
   Gang& gang = *job.gang;
   const AttemptOutcome& outcome = record.outcome;
@@ -190,20 +202,25 @@ void Core::State::apply_gang_ended(Job& job, const AttemptEnded& record, WorkerI
     return;
   }
   forget_successes(job);
-  if (!gang.broken) {
+  const bool first = !gang.broken;
+  if (first) {
     gang.broken = true;
+    gang.broken_at = now;
     ++gang.tries;
-    if (uses_up_a_retry(outcome.reason)) ++gang.failures;
     if (outcome.reason == EndReason::port_taken) ++gang.port_tries;
     if (outcome.reason == EndReason::inputs_unavailable || outcome.reason == EndReason::disk_full) {
       ++gang.free_tries;
     }
-    gang.avoid = outcome.reason == EndReason::port_taken ? WorkerId() : worker;
+  }
+  count_fault(gang, record);
+  if (first || uses_up_a_retry(outcome.reason)) {
+    const bool blameless = outcome.reason == EndReason::port_taken || is_excused(record);
+    gang.avoid = blameless ? WorkerId() : worker;
     gang.last_rank = rank;
     gang.last_reason = outcome.reason;
     gang.last_detail = outcome.detail;
   }
-  if (gang.open == 0 && !record.final) gang_waits(job);
+  if (gang.open == 0 && !record.final && !gang.verdict) gang_waits(job);
 }
 
 // They were done in vain.
@@ -219,9 +236,10 @@ void Core::State::gang_waits(Job& job) {
   if (restoring || job.stopped || job.ranks.all_final()) return;
   gang_leaves(job);
   Gang& gang = *job.gang;
-  const TimeMs wait = backoff_ms(gang.tries, gang.last_reason);
-  if (wait == 0) return;
-  gang.not_before = now + wait;
+  const TimeMs wait =
+      backoff_ms(gang.tries, gang.excused ? EndReason::worker_lost : gang.last_reason);
+  if (gang.broken_at + wait <= now) return;
+  gang.not_before = gang.broken_at + wait;
   backoffs.insert({gang.not_before, job.id, 0});
 }
 
@@ -229,6 +247,7 @@ void Core::State::gang_leaves(Job& job) {
   Gang& gang = *job.gang;
   forget_successes(job);
   gang.ready.clear();
+  if (gang.verdict) take_verdict(job);
   if (gang.not_before == kNever) return;
   backoffs.erase({gang.not_before, job.id, 0});
   gang.not_before = kNever;
@@ -287,6 +306,7 @@ std::string Core::State::check_gang(const Job& job) const {
   if (backoffs.contains({gang.not_before, job.id, 0}) != (gang.not_before != kNever)) {
     return "the back-off of a gang is lost";
   }
+  if (std::string bad = check_verdict(job); !bad.empty()) return bad;
   if (job.stopped) return gang.succeeded.empty() ? "" : "a stopped gang has provisional results";
   if (job.ranks.committed() > 0 && !job.ranks.all_final()) {
     return "some ranks of a gang are final, and not all";

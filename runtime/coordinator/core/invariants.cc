@@ -98,7 +98,7 @@ std::string Core::State::check_checkpoints(const Job& job, uint32_t number,
 
 // What has a time at which something is done is in the set of such times, and nothing else is.
 std::string Core::State::check_times() const {
-  size_t limited = 0, watched = 0, aside = 0;
+  size_t limited = 0, watched = 0, aside = 0, awaited = 0;
   std::map<JobId, uint32_t> ahead;
   for (const auto& [id, worker] : workers) {
     aside += worker.set_aside();
@@ -117,12 +117,14 @@ std::string Core::State::check_times() const {
       return to_string(id) + ": its time limit is forgotten";
     }
     watched += job.tail_at != kNever;
+    awaited += job.gang && job.gang->verdict;
     if (near_its_end(job) != (job.tail_at != kNever)) {
       return to_string(id) + ": is near its end, or not";
     }
     if (job.tally.second_won > job.tally.second_attempts) return to_string(id) + ": tally";
   }
-  if (limited != limits.size() || watched != tails.size() || aside != asides.size()) {
+  if (limited != limits.size() || watched != tails.size() || aside != asides.size() ||
+      awaited != verdicts.size()) {
     return "a time is kept of what is gone";
   }
   return "";

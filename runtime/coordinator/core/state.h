@@ -79,6 +79,7 @@ struct ActiveRank {
   WorkerId last_worker;
   uint32_t last_attempt = 0;  // that ended
   EndReason last_reason = EndReason::succeeded;
+  uint64_t last_redone_ms = 0;
   std::string last_detail;
   std::vector<KeptCheckpoint> checkpoints;  // ascending
   WorkerId failed_at_once_on;               // the first worker where it did; not durable
@@ -95,13 +96,31 @@ struct DurationHistogram {
 
 struct DemandQueue;
 
+// A worker that had ranks of a generation when another rank of it failed.
+struct Unheard {
+  std::set<uint32_t> ranks;  // whose ends it has not told
+  uint64_t session = 0;      // 0: it was not attached
+  uint64_t update = 0;       // of this session: the one that told it to stop them
+};
+
+// A rank has failed, and it is not known yet whether because a machine was lost. Not durable: after
+// a restore it uses up no retry.
+struct Verdict {
+  uint32_t rank = 0;
+  AttemptOutcome outcome;
+  std::map<WorkerId, Unheard> unheard;
+  std::string gone;  // what was lost
+  TimeMs at = 0;     // those not heard of by then are lost
+};
+
 // What all ranks of a parallel job have in common. The number of a generation is the attempt number
 // of all its ranks. No attempt of an earlier generation can come back: it was revoked.
 struct Gang {
   uint32_t generation = 0;  // the newest that was leased
   uint32_t open = 0;        // attempts of it that have not ended
   bool broken = false;      // one of them ended without success: all of them are in vain
-  bool started = false;     // they were told to start, with this address
+  TimeMs broken_at = 0;
+  bool started = false;  // they were told to start, with this address
   std::string master_addr;
   uint16_t master_port = 0;
   // Ended well, and not committed: all are at once, when the last one ends well.
@@ -113,6 +132,9 @@ struct Gang {
   uint32_t failures = 0;    // of these: the program's own
   uint32_t free_tries = 0;  // of these: inputs_unavailable and disk_full
   uint32_t port_tries = 0;  // of these: port_taken
+  uint32_t excuses = 0;     // of these: failed when a machine was lost; since the last checkpoint
+  bool judged = false, excused = false;  // this generation: counted as a failure, or as an excuse
+  std::optional<Verdict> verdict;        // not spoken yet
   TimeMs not_before = kNever;
   WorkerId avoid;  // where the last one broke
   uint32_t last_rank = 0;
@@ -163,7 +185,7 @@ struct Job {
   bool placeable() const {
     if (gang) {
       return !stopped && gang->open == 0 && gang->succeeded.empty() && gang->not_before == kNever &&
-             !ranks.all_final();
+             !gang->verdict && !ranks.all_final();
     }
     return !stopped && (!ready.empty() || ranks.unclaimed() > 0 || ranks.fresh() > 0);
   }
@@ -262,6 +284,7 @@ struct Core::State {
   std::set<Backoff> backoffs;
   std::set<std::pair<TimeMs, WorkerId>> asides;  // workers that are set aside, until then
   std::set<std::pair<TimeMs, JobId>> limits;     // of jobs that have one
+  std::set<std::pair<TimeMs, JobId>> verdicts;   // gangs that wait for one, until then
   std::set<std::pair<TimeMs, JobId>> tails;      // jobs near their end, when to look next
   std::set<JobId> unlimited;  // after a restore: their limit counts from a wall time not known yet
   TimeMs restored_at = 0;
@@ -398,6 +421,7 @@ struct Core::State {
   // ---- gangs.cc ----
   void gang_ended(Job& job, const AttemptKey& key, AttemptOutcome outcome);
   void gang_failed(Job& job, const AttemptKey& key, AttemptOutcome outcome);
+  void gang_is_to_blame(Job& job, const AttemptKey& key, AttemptOutcome outcome);
   bool gang_gives_up(const Job& job, const AttemptOutcome& outcome) const;
   void revoke_gang(Job& job, const std::string& why);
   void commit_gang(Job& job);
@@ -414,6 +438,21 @@ struct Core::State {
   void gang_leaves(Job& job);
   void gang_reopened(Job& job);
   std::string check_gang(const Job& job) const;
+
+  // ---- gang_verdict.cc ----
+  bool await_verdict(Job& job, const AttemptKey& key, const AttemptOutcome& outcome,
+                     const std::string& cause);
+  void hear_end(Job& job, const ActiveRank& rank, const AttemptKey& key, AttemptOutcome outcome);
+  void hear_worker(Worker& worker, const std::vector<AttemptKey>& holding, uint64_t last_update,
+                   bool attached);
+  void settle_verdicts();
+  Verdict take_verdict(Job& job);
+  void convict(Job& job);
+  void excuse(Job& job);
+  std::string verdict_why(const Job& job) const;
+  bool ends_again(const Job& job, const ActiveRank& rank, const AttemptKey& key) const;
+  void count_fault(Gang& gang, const AttemptEnded& record);
+  std::string check_verdict(const Job& job) const;
 
   // ---- gang_placement.cc ----
   using GangPlan = std::vector<std::pair<WorkerId, uint32_t>>;  // ranks on each worker, in order
@@ -453,8 +492,8 @@ struct Core::State {
   void finalise(Job& job, uint32_t rank, RankState state);
   void leave_queues(Job& job, uint32_t rank, ActiveRank& active);
   void close_attempt(ActiveRank& rank, const AttemptKey& key);
-  void count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record);
-  void count_try(Job& job, ActiveRank& rank, const AttemptEnded& record);
+  void count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record, WorkerId worker);
+  void count_try(Job& job, ActiveRank& rank, const AttemptEnded& record, bool again);
   void count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome);
   void add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec);
   void drop_lease(Worker& worker, const AttemptKey& key);
@@ -475,6 +514,7 @@ struct Core::State {
 
   // ---- views.cc ----
   JobView view(const Job& job) const;
+  bool is_all_ahead(const Job& job, uint32_t rank) const;
   bool is_forgotten(const Worker& worker) const;
 
   // ---- why.cc ----
@@ -503,8 +543,15 @@ uint64_t saved_ms(const ActiveRank& rank, uint32_t attempt);
 // ---- tally.cc: what is counted of a job's attempts ----
 // A success that is not final is counted when it is.
 void count_end(JobTally& tally, const AttemptEnded& record);
+void uncount_end(JobTally& tally, EndReason reason, uint64_t redone_ms);
 void uncount_lost(JobTally& tally, const LostAttempt& lost);  // it is back, or has succeeded
 uint64_t redone_ms(const AttemptOutcome& outcome);
+
+// The failure of a gang's rank that uses up no retry, as long as nothing else is known.
+inline bool is_excused(const AttemptEnded& record) {
+  return uses_up_a_retry(record.outcome.reason) && !record.final &&
+         record.state == RankState::running;
+}
 
 std::string short_reason(const AttemptOutcome& outcome);  // "exit code 3: what it said"
 

@@ -20,9 +20,13 @@ void count_end(JobTally& tally, const AttemptEnded& record) {
   }
 }
 
+void uncount_end(JobTally& tally, EndReason reason, uint64_t redone_ms) {
+  --tally.ended[static_cast<size_t>(reason)];
+  tally.redone_ms -= redone_ms;
+}
+
 void uncount_lost(JobTally& tally, const LostAttempt& lost) {
-  --tally.ended[static_cast<size_t>(EndReason::worker_lost)];
-  tally.redone_ms -= lost.redone_ms;
+  uncount_end(tally, EndReason::worker_lost, lost.redone_ms);
 }
 
 std::string short_reason(const AttemptOutcome& outcome) {

@@ -43,8 +43,12 @@ std::vector<RunningRank> Core::running(JobId id) const {
   if (job == nullptr) return running;
   for (const auto& [rank, active] : job->active) {
     for (const OpenAttempt& open : active.open) {
-      running.push_back({{id, rank, open.attempt}, open.worker, open.fraction, open.text,
-                         open.started == kNever, open.second});
+      running.push_back({{id, rank, open.attempt},
+                         open.worker,
+                         open.fraction,
+                         open.text,
+                         open.started == kNever,
+                         open.second});
     }
   }
   return running;
@@ -58,7 +62,10 @@ std::vector<uint32_t> Core::committed_ranks(JobId id, uint32_t from, uint32_t ma
 
 RankState Core::rank_state(JobId id, uint32_t rank) const {
   const Job* job = state_->find_job(id);
-  return job == nullptr ? RankState::waiting : job->ranks.state(rank);
+  if (job == nullptr) return RankState::waiting;
+  const RankState state = job->ranks.state(rank);
+  if (state != RankState::running || job->ahead_leases == 0) return state;
+  return state_->is_all_ahead(*job, rank) ? RankState::waiting : RankState::running;
 }
 
 uint32_t Core::attempts(JobId id, uint32_t rank) const {
@@ -83,6 +90,14 @@ std::vector<WorkerView> Core::workers() const {
     views.push_back(std::move(view));
   }
   return views;
+}
+
+// What is leased ahead waits on its worker, as in the counts.
+bool Core::State::is_all_ahead(const Job& job, uint32_t rank) const {
+  const std::vector<OpenAttempt>& open = job.active.at(rank).open;
+  return std::all_of(open.begin(), open.end(), [&](const OpenAttempt& o) {
+    return workers.at(o.worker).leases.at({job.id, rank, o.attempt}).ahead != 0;
+  });
 }
 
 // One that went away long ago, and that nobody waits for.

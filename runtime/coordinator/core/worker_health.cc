@@ -37,6 +37,7 @@ absl::Status Core::State::drain(const WorkerDrained& event, AnswerDrain& answer)
     end_aside(*worker);
     worker->probation = false;
     worker->streak = 0;
+    unindex(*worker);  // it may take more than before, with the same cpus
     reindex(*worker);
     return absl::OkStatus();
   }

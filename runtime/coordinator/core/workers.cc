@@ -57,7 +57,9 @@ void Core::State::on(const WorkerAttached& event) {
   recount(worker);
   AnswerAttach answer{event.request, absl::OkStatus(), {}};
   worker.reported.clear();
-  reconcile(worker, sorted(event.holding), UINT64_MAX, answer.stop);
+  const std::vector<AttemptKey> holding = sorted(event.holding);
+  reconcile(worker, holding, UINT64_MAX, answer.stop);
+  hear_worker(worker, holding, 0, true);
   withdraw_gangs_of(worker);
   worker.excused = over(worker);
   out.actions.push_back(std::move(answer));
@@ -132,6 +134,7 @@ void Core::State::on(const WorkerReported& event) {
   worker.reported.insert(answer.acknowledged.begin(), answer.acknowledged.end());
   const std::vector<AttemptKey> holding = sorted(event.holding);
   reconcile(worker, holding, event.last_update, answer.stop);
+  hear_worker(worker, holding, event.last_update, false);
   for (const ReadyAttempt& ready : event.ready) take_ready(worker, ready, event.last_update);
   std::erase_if(worker.reported, [&](const AttemptKey& key) {
     return !std::binary_search(holding.begin(), holding.end(), key);
