@@ -272,6 +272,11 @@ TEST(Counts, WhatIsLeasedAheadWaits) {
   int ahead = 0;
   for (const RunningRank& running : h.core->running(job_id(1))) ahead += running.ahead;
   EXPECT_EQ(ahead, 4);
+  uint32_t running = 0;
+  for (uint32_t rank = 0; rank < 100; ++rank) {
+    running += h.core->rank_state(job_id(1), rank) == RankState::running;
+  }
+  EXPECT_EQ(running, 4u) << "rank by rank too";
   bool said = false;
   for (const WhyLine& line : h.core->why(job_id(1), h.now)) {
     said = said || (line.reason == "next on worker pc1, when a cpu there is free" &&

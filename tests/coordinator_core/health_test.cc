@@ -66,12 +66,10 @@ TEST_F(BlackHole, OnProbationIsGivenOneRankOfAGang) {
   h.attach(2, worker_info(2, 4));
   pass(60'000);
   ASSERT_THAT(worker(h, 2).trouble, HasSubstr("on probation"));
+  h.attach(3, worker_info(3, 1));
   JobSpec spec = spec_of(3);
   spec.parallel = true;
   h.submit(2, spec).IgnoreError();
-  EXPECT_THAT(h.core->why(job_id(2), h.now).at(0).reason,
-              HasSubstr("needs room for 3 ranks at the same time"));
-  h.attach(3, worker_info(3, 1));
   EXPECT_THAT(h.held(1), SizeIs(1));
   EXPECT_THAT(h.held(2), SizeIs(1)) << "of four cpus";
   EXPECT_THAT(h.held(3), SizeIs(1));
@@ -79,6 +77,26 @@ TEST_F(BlackHole, OnProbationIsGivenOneRankOfAGang) {
   EXPECT_EQ(h.view(3).counts.running, 0u);
   h.step(WorkerDrained{1, "pc2", false});
   EXPECT_THAT(h.held(2), SizeIs(4)) << "a person says that it is well";
+}
+
+TEST_F(BlackHole, OnProbationIsGivenAllOfAGangThatNobodyElseHasRoomFor) {
+  while (!h.held(2).empty()) h.end(2, h.held(2).at(0), EndReason::exit_code, 50);
+  h.cancel(1).IgnoreError();
+  for (const AttemptKey& k : h.held(1)) h.end(1, k, EndReason::cancelled);
+  h.attach(2, worker_info(2, 4));
+  h.attach(3, worker_info(3, 1));
+  pass(60'000);
+  JobSpec spec = spec_of(3);
+  spec.parallel = true;
+  h.step(WorkerReported{1, 3, h.held(3), UINT64_MAX, {}, {}, {}, h.unix_ms});
+  h.submit(2, spec_of(1)).IgnoreError();
+  const uint64_t busy = h.held(1).empty() ? h.held(2).empty() ? 3 : 2 : 1;
+  h.submit(3, spec).IgnoreError();
+  EXPECT_EQ(h.view(3).counts.running, 0u) << "it would fit one by one, in time";
+  h.detach(3);
+  if (busy != 3) h.end(busy, key(2, 0), EndReason::succeeded);
+  EXPECT_EQ(h.view(3).counts.running, 3u);
+  EXPECT_THAT(h.held(2), testing::Not(IsEmpty()));
 }
 
 TEST_F(BlackHole, IsTriedAgainWithOneAttemptAtATimeAndLongerEachTime) {

@@ -16,9 +16,8 @@ uint32_t ranks_in(uint64_t cpus_milli, uint64_t memory, const JobSpec& spec) {
   return static_cast<uint32_t>(std::min<uint64_t>(ranks, kMaxRepetitions));
 }
 
-// On probation it gets one attempt at a time, of a gang too.
-uint32_t trusted(const Worker& worker, uint32_t ranks) {
-  return worker.probation ? std::min(ranks, 1u) : ranks;
+uint32_t trusted(const Worker& worker, uint32_t ranks, bool doubtful) {
+  return worker.probation && !doubtful ? std::min(ranks, 1u) : ranks;
 }
 
 bool may_have(const Worker& worker, const JobSpec& spec) {
@@ -43,21 +42,30 @@ struct Filling {
 
 }  // namespace
 
-uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec) {
+uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec, bool doubtful) {
   if (!may_have(worker, spec)) return 0;
-  return trusted(worker, ranks_in(worker.info.cpus_milli, worker.info.memory_bytes, spec));
+  return trusted(worker, ranks_in(worker.info.cpus_milli, worker.info.memory_bytes, spec),
+                 doubtful);
+}
+
+// On probation a worker gets one attempt at a time, of a gang too; unless the gang could not run at
+// all then: nothing might ever show that the worker is well.
+bool Core::State::takes_doubtful(const Job& job) const {
+  const auto doubtful = [](const auto& entry) { return entry.second.probation; };
+  return std::any_of(workers.begin(), workers.end(), doubtful) &&
+         plan_on_empty_workers(job, false).empty();
 }
 
 // Not where ranks wait ahead of time: such a rank, first in its worker's line and too wide for the
 // cpus that are left, would hold up a gang's rank behind it while that gang's other ranks hold the
 // cpus it waits for.
-uint32_t Core::State::gang_ranks_on(const Worker& worker, const Job& job) const {
+uint32_t Core::State::gang_ranks_on(const Worker& worker, const Job& job, bool doubtful) const {
   if (!may_have(worker, *job.spec) || !worker.ahead.empty()) return 0;
   const bool own = reservation.job == &job;
   const int64_t free = own ? free_for(worker) : unreserved(worker);
   const uint64_t taken = worker.memory_used + (own ? 0 : worker.reserved_memory);
   const uint64_t memory = taken < worker.info.memory_bytes ? worker.info.memory_bytes - taken : 0;
-  return free <= 0 ? 0 : trusted(worker, ranks_in(uint64_t(free), memory, *job.spec));
+  return free <= 0 ? 0 : trusted(worker, ranks_in(uint64_t(free), memory, *job.spec), doubtful);
 }
 
 // On few workers rather than many: those with the most room first. Empty: it does not fit now.
@@ -65,9 +73,10 @@ Core::State::GangPlan Core::State::plan_gang(const Job& job, WorkerId avoid) con
   const uint32_t ranks = job.ranks.counts().waiting;
   Filling filling{ranks, ranks, job.spec->same_worker, {}};
   const bool own = reservation.job == &job;
+  const bool doubtful = takes_doubtful(job);
   if (own) {
     for (WorkerId id : reservation.workers) {
-      if (id != avoid) filling.take(id, gang_ranks_on(workers.at(id), job));
+      if (id != avoid) filling.take(id, gang_ranks_on(workers.at(id), job, doubtful));
     }
   }
   const auto room = rooms.find(job.spec->room);
@@ -75,7 +84,7 @@ Core::State::GangPlan Core::State::plan_gang(const Job& job, WorkerId avoid) con
   for (const auto& [negated_free, id] : room->second.by_free) {
     if (filling.left == 0 || -negated_free < int64_t(cpus_of(*job.spec))) break;
     if (id == avoid || (own && reservation.workers.contains(id))) continue;
-    filling.take(id, gang_ranks_on(workers.at(id), job));
+    filling.take(id, gang_ranks_on(workers.at(id), job, doubtful));
   }
   return filling.result();
 }
@@ -116,17 +125,17 @@ bool Core::State::place_reserved(uint32_t& budget) {
 }
 
 // Where it would be if nothing else were there: on workers that are free already, if possible.
-Core::State::GangPlan Core::State::plan_on_empty_workers(const Job& job) const {
+Core::State::GangPlan Core::State::plan_on_empty_workers(const Job& job, bool doubtful) const {
   std::vector<std::tuple<int64_t, int64_t, WorkerId>> candidates;
   for (const auto& [id, worker] : workers) {
-    if (gang_ranks_on_empty(worker, *job.spec) == 0) continue;
+    if (gang_ranks_on_empty(worker, *job.spec, doubtful) == 0) continue;
     candidates.emplace_back(-free_for(worker), -int64_t(worker.info.cpus_milli), id);
   }
   std::sort(candidates.begin(), candidates.end());
   const uint32_t ranks = job.ranks.counts().waiting;
   Filling filling{ranks, ranks, job.spec->same_worker, {}};
   for (const auto& [free, cpus, id] : candidates) {
-    filling.take(id, gang_ranks_on_empty(workers.at(id), *job.spec));
+    filling.take(id, gang_ranks_on_empty(workers.at(id), *job.spec, doubtful));
   }
   return filling.result();
 }
@@ -134,7 +143,7 @@ Core::State::GangPlan Core::State::plan_on_empty_workers(const Job& job) const {
 // A gang that all workers together have no room for reserves nothing: it would block the others,
 // and never run.
 bool Core::State::reserve(Job& job) {
-  const GangPlan plan = plan_on_empty_workers(job);
+  const GangPlan plan = plan_on_empty_workers(job, takes_doubtful(job));
   if (plan.empty()) {
     job.queue->impossible = true;
     return false;

@@ -65,8 +65,9 @@ std::string too_little(const Job& job, const Capacity& capacity) {
 std::string Core::State::gang_missing(const Job& job, TimeMs at) const {
   Capacity capacity;
   uint64_t now_ranks = 0, now_most = 0;
+  const bool doubtful = takes_doubtful(job);
   for (const auto& [id, worker] : workers) {
-    const uint32_t ranks = gang_ranks_on_empty(worker, *job.spec);
+    const uint32_t ranks = gang_ranks_on_empty(worker, *job.spec, doubtful);
     if (ranks == 0) continue;
     capacity.cpus += worker.info.cpus_milli;
     capacity.ranks += ranks;
@@ -76,7 +77,7 @@ std::string Core::State::gang_missing(const Job& job, TimeMs at) const {
       capacity.largest = worker.info.name;
     }
     const bool never = job.spec->same_worker && ranks < job.ranks.size();
-    const uint32_t fit = never ? 0 : gang_ranks_on(worker, job);
+    const uint32_t fit = never ? 0 : gang_ranks_on(worker, job, doubtful);
     now_ranks += fit;
     now_most = std::max<uint64_t>(now_most, fit);
   }

@@ -201,7 +201,7 @@ void Core::State::reindex(Worker& worker) {
   const bool back = !worker.indexed;
   const bool grew = back || free > worker.indexed_free || spare > worker.indexed_spare;
   if (!worker.indexed || free != worker.indexed_free || spare != worker.indexed_spare) {
-    unindex(worker);
+    leave_index(worker);
     worker.indexed = true;
     worker.indexed_free = free;
     worker.indexed_spare = spare;
@@ -219,7 +219,17 @@ void Core::State::reindex(Worker& worker) {
   if (grew) unblock(worker);
 }
 
+// With one worker fewer a gang may have to be content with others.
 void Core::State::unindex(Worker& worker) {
+  if (!worker.indexed) return;
+  leave_index(worker);
+  reservation.due = true;
+  for (auto& [demand, queue] : queues) {
+    if (demand.gang > 0 && !queue.impossible) queue.blocked = false;
+  }
+}
+
+void Core::State::leave_index(Worker& worker) {
   if (!worker.indexed) return;
   worker.indexed = false;
   const auto remove = [&](const std::string& name) {

@@ -413,6 +413,7 @@ struct Core::State {
   bool is_short(const Job& job) const;
   void reindex(Worker& worker);
   void unindex(Worker& worker);
+  void leave_index(Worker& worker);
   void unblock(const Worker& worker);
   void release_backoffs();
   int64_t free_for(const Worker& worker) const;
@@ -456,11 +457,12 @@ struct Core::State {
 
   // ---- gang_placement.cc ----
   using GangPlan = std::vector<std::pair<WorkerId, uint32_t>>;  // ranks on each worker, in order
-  uint32_t gang_ranks_on(const Worker& worker, const Job& job) const;
+  bool takes_doubtful(const Job& job) const;
+  uint32_t gang_ranks_on(const Worker& worker, const Job& job, bool doubtful) const;
   GangPlan plan_gang(const Job& job, WorkerId avoid) const;
   bool place_gang(Job& job);
   bool place_reserved(uint32_t& budget);
-  GangPlan plan_on_empty_workers(const Job& job) const;
+  GangPlan plan_on_empty_workers(const Job& job, bool doubtful) const;
   bool reserve(Job& job);
   void release_reservation();
   void renew_reservation();
@@ -532,7 +534,7 @@ inline uint32_t cpus_of(const JobSpec& spec) {
 JobState job_state(const Job& job);
 
 // How many ranks of a gang the worker could take if it had nothing else.
-uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec);
+uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec, bool doubtful);
 EndReason stop_reason(const Job& job);  // for the attempts of a stopped one
 
 // The newest that is not passed over; null: none.
