@@ -71,8 +71,8 @@ inline constexpr uint32_t kMaxCpusMilli = 100'000'000;
 inline constexpr uint32_t kMaxGangRanks = 10'000;
 inline constexpr uint64_t kMinCheckpointEveryMs = 1'000;
 inline constexpr uint32_t kNoMaxFailures = UINT32_MAX;  // max_failures: never stop for failures
-// With max_failures 0 a job stops when its first so many attempts have all failed within a second of
-// their start. So a small job keeps its retries.
+// With max_failures 0 a job stops when its first so many attempts have all failed within a second
+// of their start. So a small job keeps its retries.
 inline constexpr uint32_t kAllFailEarly = 20;
 
 // OK, or InvalidArgument with a message that names the field and says what to do.
