@@ -168,6 +168,30 @@ TEST_F(Checkpoints, WhatALostWorkerDidSinceItsLastOneIsDoneAgain) {
   EXPECT_EQ(h.view(1).tally.redone_ms, 1'500u);
 }
 
+// Its keeper died with it: the worker cannot say how long it ran.
+TEST_F(Checkpoints, WhatALostKeepersRankDidSinceItsLastOneIsDoneAgain) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, retried(1)).IgnoreError();
+  h.now += 2'000;
+  save(1, key(1, 0), "a", 2'000);
+  h.now += 1'500;
+  h.end(1, key(1, 0), EndReason::worker_lost, 0);
+  EXPECT_EQ(h.records<AttemptEnded>().at(0).outcome.duration_ms, 3'500u);
+  EXPECT_EQ(h.view(1).tally.redone_ms, 1'500u);
+  h.restore();
+  EXPECT_EQ(h.view(1).tally.redone_ms, 1'500u);
+}
+
+TEST_F(Checkpoints, OneThatWaitedForACpuThereHadDoneNothing) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, retried(9)).IgnoreError();
+  h.end(1, key(1, 0), EndReason::succeeded, 10);
+  ASSERT_THAT(h.held(1), ElementsAre(key(1, 1), key(1, 2)));
+  h.now += 4'000;
+  h.end(1, key(1, 2), EndReason::worker_lost, 0);
+  EXPECT_EQ(h.view(1).tally.redone_ms, 0u);
+}
+
 TEST_F(Checkpoints, AreRestored) {
   h.attach(1, worker_info(1, 1));
   h.submit(1, retried(1)).IgnoreError();

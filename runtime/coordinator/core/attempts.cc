@@ -75,6 +75,7 @@ void Core::State::finished(WorkerId worker, const AttemptKey& key, AttemptOutcom
   const bool is_open = open != rank.open.end() && open->worker == worker;
   const bool is_lost = lost != rank.lost.end() && lost->worker == worker;
   if (!is_open && !is_lost && !(job->gang && job->gang->verdict)) return;
+  if (is_open) fill_duration(*open, outcome);
   outcome.saved_ms = std::min(outcome.duration_ms, saved_ms(rank, key.attempt));
   if (!is_open && !is_lost) {
     if (rank.last_worker == worker) hear_end(*job, rank, key, std::move(outcome));
@@ -118,6 +119,13 @@ void Core::State::failed(Job& job, ActiveRank& rank, const AttemptKey& key,
   finish_if_done(job);
 }
 
+// Its keeper died with it, and nobody saw when: it ran until this was told, as far as is known
+// here. A gang's rank that was held did not: gang_failed().
+void Core::State::fill_duration(const OpenAttempt& open, AttemptOutcome& outcome) const {
+  if (outcome.reason != EndReason::worker_lost || outcome.duration_ms > 0) return;
+  if (open.started != kNever && now > open.started) outcome.duration_ms = now - open.started;
+}
+
 // Whose fault it was: what died at once may have died of its worker, or of its checkpoint.
 void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
                            AttemptOutcome& outcome) {
@@ -135,6 +143,7 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
     return;
   }
   if (blame_worker(job, rank, worker, outcome)) return;
+  if (excuse_start(job, rank, worker, outcome)) return;
   if (died_of_checkpoint(rank, open, outcome)) blame_checkpoint(rank, open, outcome);
 }
 
@@ -142,22 +151,18 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
 std::optional<std::string> Core::State::breaker(const Job& job, const AttemptOutcome& last) const {
   const uint32_t limit = job.spec->max_failures;
   if (limit == kNoMaxFailures || job.stopped || job.ranks.all_final()) return std::nullopt;
-  const std::string advice = "; `pesc why " + to_string(job.id) +
-                             "` says what they died of, and once that is mended `pesc "
-                             "retry " +
-                             to_string(job.id) + "` runs them again";
   const uint32_t failed = job.ranks.counts().failed;
   if (limit > 0) {
     if (failed < limit) return std::nullopt;
     return std::to_string(failed) + (failed == 1 ? " rank has" : " ranks have") +
-           " failed for good, and --max-failures is " + std::to_string(limit) + advice;
+           " failed for good, and --max-failures is " + std::to_string(limit);
   }
   if (!uses_up_a_retry(last.reason) || last.duration_ms > kEarlyMs) return std::nullopt;
   if (job.early_failures < kAllFailEarly || job.late_failures > 0) return std::nullopt;
   if (job.ranks.counts().succeeded > 0 || runs_elsewhere(job, WorkerId(), now)) return std::nullopt;
   return std::to_string(job.early_failures) +
          " attempts have failed within a second of their start and none has succeeded; the last: " +
-         short_reason(last) + advice + " (--max-failures N allows more)";
+         short_reason(last) + " (--max-failures N allows more)";
 }
 
 // The job is stopped: no attempt of it is wanted, whatever it brings.

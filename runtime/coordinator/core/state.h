@@ -178,6 +178,7 @@ struct Job {
   TimeMs limit_at = kNever;      // its time limit is over; kNever: not armed
   TimeMs tail_at = kNever;       // its slow ranks are looked at; kNever: not near its end
   DemandQueue* queue = nullptr;  // where it waits for placement
+  uint32_t own_faults = 0;       // ranks that failed at once on two workers; not durable
   bool changed = false;          // in this step
   std::optional<Gang> gang;      // of a parallel job
 
@@ -340,6 +341,7 @@ struct Core::State {
   void lost(const AttemptKey& key, const char* why);
   void revoke_others(Job& job, const AttemptKey& decided);
   void classify(Job& job, ActiveRank& rank, const OpenAttempt& open, AttemptOutcome& outcome);
+  void fill_duration(const OpenAttempt& open, AttemptOutcome& outcome) const;
   AttemptOutcome ended_here(const ActiveRank& rank, const OpenAttempt& open, EndReason reason,
                             std::string detail) const;
   std::optional<std::string> breaker(const Job& job, const AttemptOutcome& last) const;
@@ -365,6 +367,8 @@ struct Core::State {
   bool does_well_elsewhere(const Job& job, WorkerId worker) const;
   bool another_is_well(WorkerId id) const;
   bool runs_elsewhere(const Job& job, WorkerId worker, TimeMs since) const;
+  bool excuse_start(const Job& job, const ActiveRank& rank, const Worker& worker,
+                    AttemptOutcome& outcome) const;
   bool blame_worker(Job& job, ActiveRank& rank, Worker& worker, AttemptOutcome& outcome);
   void exonerate(WorkerId id);
   void proved_well(Worker& worker);
