@@ -242,7 +242,10 @@ struct StopRequest { key @0 :AttemptKey; reason @1 :UInt8; }
 struct FinishedAttempt { key @0 :AttemptKey; outcome @1 :Outcome; inlineOutput @2 :Data; }
 # inlineOutput: the blob outcome.output names, when it is at most 64 KiB; else it was uploaded.
 
-struct AttemptProgress { key @0 :AttemptKey; fraction @1 :Float64; text @2 :Data; }
+struct AttemptProgress { key @0 :AttemptKey; fraction @1 :Float64; text @2 :Data; trouble @3 :Data; }
+# fraction: below 0: the program has said nothing new, text included.
+# trouble: what is wrong with the attempt although it runs (its checkpoints cannot be saved); empty:
+# nothing.
 
 interface WorkerSession {
   attach @0 (info :WorkerInfo, holding :List(AttemptKey), sink :WorkerSink)

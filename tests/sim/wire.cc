@@ -111,6 +111,7 @@ Bytes encode_report(const worker::SendReport& report) {
     protocol::encode(progress[i].initKey(), report.progress[i].key);
     progress[i].setFraction(report.progress[i].fraction);
     progress[i].setText(as_data(report.progress[i].text));
+    progress[i].setTrouble(as_data(report.progress[i].trouble));
   }
   auto ready = root.initReady(report.ready.size());
   for (unsigned i = 0; i < ready.size(); ++i) {
@@ -138,7 +139,8 @@ absl::StatusOr<coordinator::WorkerReported> decode_report(const Bytes& bytes) {
   for (auto one : root.getProgress()) {
     auto key = protocol::decode(one.getKey());
     if (!key.ok()) return key.status();
-    report.progress.push_back({*key, one.getFraction(), std::string(as_view(one.getText()))});
+    report.progress.push_back({*key, one.getFraction(), std::string(as_view(one.getText())),
+                               std::string(as_view(one.getTrouble()))});
   }
   for (auto one : root.getReady()) {
     auto key = protocol::decode(one.getKey());

@@ -102,8 +102,10 @@ struct FinishedAttempt {
 };
 struct AttemptProgress {
   AttemptKey key;
-  double fraction = 0;
+  double fraction = 0;  // below 0: as it was, and the text too
   std::string text;
+  // What is wrong although it runs (its checkpoints are not saved); or empty.
+  std::string trouble = {};
 };
 // A held attempt of a gang that is prepared.
 struct ReadyAttempt {

@@ -189,8 +189,10 @@ void Core::State::take_progress(const Worker& worker, const AttemptProgress& pro
   if (rank == job->active.end()) return;
   for (OpenAttempt& open : rank->second.open) {
     if (open.attempt != progress.key.attempt || open.worker != worker.info.id) continue;
-    open.fraction = progress.fraction >= 0 ? std::min(progress.fraction, 1.0) : -1;
-    open.text = bounded(progress.text, 1024);
+    if (progress.fraction >= 0) {
+      open.fraction = std::min(progress.fraction, 1.0);
+      open.text = bounded(progress.text, 1024);
+    }
     touch(*job);
   }
 }

@@ -217,8 +217,9 @@ kj::Promise<void> WorkerSessionServer::take_report(ReportContext context) {
     AttemptProgress progress;
     progress.key = value_or_throw(protocol::decode(in.getKey()));
     progress.fraction = in.getFraction();
-    if (!(progress.fraction >= 0 && progress.fraction <= 1)) continue;  // NaN too
+    if (!(progress.fraction >= 0 && progress.fraction <= 1)) progress.fraction = -1;  // NaN too
     progress.text = protocol::as_view(in.getText()).substr(0, kMaxProgressText);
+    progress.trouble = protocol::as_view(in.getTrouble()).substr(0, kMaxProgressText);
     event.progress.push_back(std::move(progress));
   }
   for (const auto in : params.getReady()) {

@@ -114,6 +114,9 @@ struct Progressed {
   AttemptKey key;
   double fraction = 0;
   std::string text;
+  // In a report: what is wrong although it runs. There a fraction below 0 says that the program has
+  // said nothing new.
+  std::string trouble = {};
 };
 // An answer to SendReport: what the coordinator has made durable or does not want. Attempts of the
 // report that it does not name are sent again with the next heartbeat. Answers of an ended session

@@ -260,6 +260,7 @@ kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& hold
     protocol::encode(steps[i].initKey(), progress[i].key);
     steps[i].setFraction(progress[i].fraction);
     steps[i].setText(protocol::as_data(progress[i].text));
+    steps[i].setTrouble(protocol::as_data(progress[i].trouble));
   }
   auto held = request.initReady(static_cast<unsigned>(ready.size()));
   for (unsigned i = 0; i < held.size(); ++i) {
