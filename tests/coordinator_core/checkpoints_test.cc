@@ -44,14 +44,22 @@ struct Checkpoints : testing::Test {
     }
     return 0;
   }
-  uint32_t begins_from(const AttemptKey& key) {
+  std::vector<std::pair<uint32_t, uint32_t>> dropped() {
+    std::vector<std::pair<uint32_t, uint32_t>> ranges;
+    for (const CheckpointsDropped& one : h.records<CheckpointsDropped>()) {
+      ranges.emplace_back(one.first, one.through);
+    }
+    return ranges;
+  }
+  AttemptLeased lease_of(const AttemptKey& key) {
     for (auto it = h.log.rbegin(); it != h.log.rend(); ++it) {
       const auto* leased = std::get_if<AttemptLeased>(&*it);
-      if (leased != nullptr && leased->key == key) return leased->checkpoint;
+      if (leased != nullptr && leased->key == key) return *leased;
     }
     ADD_FAILURE() << to_string(key) << " was never leased";
-    return 0;
+    return {};
   }
+  uint32_t begins_from(const AttemptKey& key) { return lease_of(key).checkpoint; }
 };
 
 TEST_F(Checkpoints, AreRecordedBeforeTheyAreAnswered) {
@@ -315,12 +323,91 @@ TEST_F(Checkpoints, OneThatAnAttemptIsJustBeginningFromStays) {
   h.attach(2, worker_info(2, 1));
   ASSERT_EQ(begins_from(key(1, 0, 2)), 1u);
   h.attach(3, worker_info(1, 1), {key(1, 0)});  // the first runs on
-  for (const char* content : {"b", "c", "d", "e"}) {
+  for (const char* content : {"b", "c", "d"}) {
     save(3, key(1, 0), content);
     EXPECT_THAT(h.records<CheckpointsDropped>(), IsEmpty());
   }
+  save(3, key(1, 0), "e");
+  EXPECT_THAT(dropped(), ElementsAre(std::pair(2u, 2u)));
   save(2, key(1, 0, 2), "f");
-  EXPECT_EQ(h.records<CheckpointsDropped>().at(0).through, 3u);
+  EXPECT_THAT(dropped(), ElementsAre(std::pair(0u, 3u)));
+}
+
+// An attempt is frozen with its worker, given up for lost, and wakes up when its rank is far ahead:
+// what it saves then is older than what there is, and never takes its place.
+TEST_F(Checkpoints, ThoseOfOneThatWakesUpDoNotRollItsRankBack) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, retried(1)).IgnoreError();
+  save(1, key(1, 0), "step 7", 7'000);
+  h.detach(1);
+  h.at(*h.core->next_deadline());
+  h.attach(2, worker_info(2, 1));
+  ASSERT_EQ(begins_from(key(1, 0, 2)), 1u);
+  save(2, key(1, 0, 2), "step 20", 13'000);
+  h.attach(3, worker_info(1, 1), {key(1, 0)});
+  EXPECT_EQ(save(3, key(1, 0), "step 8", 8'000).number, 3u) << "there are not three better ones";
+  EXPECT_EQ(save(2, key(1, 0, 2), "step 30", 23'000).number, 4u);
+  EXPECT_THAT(dropped(), ElementsAre(std::pair(0u, 1u)));
+  EXPECT_EQ(save(2, key(1, 0, 2), "step 38", 31'000).number, 5u);
+  EXPECT_THAT(dropped(), ElementsAre(std::pair(3u, 3u)));
+  EXPECT_EQ(save(3, key(1, 0), "step 18", 18'000).number, 0u) << "three better ones are kept";
+  EXPECT_THAT(h.last.records, IsEmpty());
+  EXPECT_EQ(save(3, key(1, 0), "step 21", 21'000).number, 6u);
+  EXPECT_THAT(dropped(), ElementsAre(std::pair(0u, 2u)));
+  EXPECT_EQ(save(3, key(1, 0), "step 21", 21'500).number, 6u) << "nothing has changed since";
+  h.restore();
+  h.attach(12, worker_info(2, 1), {key(1, 0, 2)});
+  h.attach(13, worker_info(1, 1), {key(1, 0)});
+  EXPECT_EQ(save(12, key(1, 0, 2), "step 38", 31'500).number, 5u);
+  EXPECT_EQ(save(13, key(1, 0), "step 20", 20'000).number, 0u);
+  h.end(12, key(1, 0, 2), EndReason::exit_code, 33'000);
+  EXPECT_EQ(h.view(1).tally.redone_ms, 2'000u);
+  h.end(13, key(1, 0), EndReason::exit_code, 25'000);
+  wait();
+  EXPECT_EQ(begins_from(key(1, 0, 3)), 5u);
+  EXPECT_EQ(lease_of(key(1, 0, 3)).base_ms, 38'000u);
+  // What it saves goes on from there.
+  const uint64_t session = worker_of(key(1, 0, 3)) == 1 ? 13 : 12;
+  save(session, key(1, 0, 3), "step 39", 1'000);
+  EXPECT_EQ(h.records<CheckpointKept>().at(0).total_ms, 39'000u);
+}
+
+// The attempt that is ahead has begun from it.
+TEST_F(Checkpoints, WhatOneHadLedWithIsSavedThoughItIsDropped) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, retried(1)).IgnoreError();
+  save(1, key(1, 0), "step 7", 7'000);
+  h.detach(1);
+  h.at(*h.core->next_deadline());
+  h.attach(2, worker_info(2, 1));
+  for (const uint64_t step : {20, 30, 38}) {
+    save(2, key(1, 0, 2), "step " + std::to_string(step), (step - 7) * 1'000);
+  }
+  h.attach(3, worker_info(1, 1), {key(1, 0)});
+  EXPECT_EQ(save(3, key(1, 0), "step 18", 18'000).number, 0u);
+  const uint64_t before = h.view(1).tally.redone_ms;
+  h.end(3, key(1, 0), EndReason::exit_code, 20'000);
+  EXPECT_EQ(h.view(1).tally.redone_ms - before, 13'000u);
+}
+
+TEST_F(Checkpoints, OnesThatArePassedOverMakeRoomForWorseOnes) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, retried(1, 1)).IgnoreError();
+  save(1, key(1, 0), "a", 1'000);
+  for (const char* content : {"bad b", "bad c"}) save(1, key(1, 0), content, 50'000);
+  h.end(1, key(1, 0), EndReason::vacated, 60'000);
+  for (uint32_t attempt = 2; attempt <= 7; ++attempt) {
+    wait();
+    ASSERT_EQ(begins_from(key(1, 0, attempt)), attempt <= 4 ? 3u : 2u);
+    h.end(1, key(1, 0, attempt), EndReason::exit_code, 5);
+  }
+  wait();
+  ASSERT_EQ(begins_from(key(1, 0, 8)), 1u);
+  EXPECT_EQ(save(1, key(1, 0, 8), "d", 1'000).number, 4u);
+  EXPECT_THAT(h.records<CheckpointsDropped>(), SizeIs(1)) << "one that was passed over goes first";
+  h.end(1, key(1, 0, 8), EndReason::vacated, 60'000);
+  wait();
+  EXPECT_EQ(begins_from(key(1, 0, 9)), 4u);
 }
 
 TEST_F(Checkpoints, WhatWasSavedIsNotRedone) {

@@ -49,8 +49,8 @@ TEST(GangPlacement, TwoThatFitAloneAndNotTogetherBothFinish) {
   h.attach(2, worker_info(2, 2));
   h.submit(1, gang_of(3)).IgnoreError();
   h.submit(2, gang_of(3)).IgnoreError();
-  EXPECT_EQ(h.view(1).counts.running, 3u);
-  EXPECT_EQ(h.view(2).counts.running, 0u);
+  EXPECT_EQ(h.leased(1), 3u);
+  EXPECT_EQ(h.leased(2), 0u);
   EXPECT_EQ(why(h, 2), "waits for 2 more cpus; pc1, pc2 are reserved for it\n");
   for (int turn = 0; turn < 10; ++turn) {
     finish_all(h, 1);
@@ -107,7 +107,7 @@ TEST(GangPlacement, LooksAtMemoryAndRoom) {
   EXPECT_EQ(why(h, 3),
             "needs 2 cpus at the same time; the workers that take work in room 'gpu' have 1\n");
   h.attach(4, worker_info(4, 1, kGiB, "gpu"));
-  EXPECT_EQ(h.view(3).counts.running, 2u);
+  EXPECT_EQ(h.leased(3), 2u);
 }
 
 TEST(GangPlacement, ThatCanNeverFitReservesNothing) {
@@ -119,11 +119,11 @@ TEST(GangPlacement, ThatCanNeverFitReservesNothing) {
   EXPECT_EQ(why(h, 1), "needs 12 cpus at the same time; the workers that take work have 8\n");
   EXPECT_EQ(why(h, 2), "needs 5 cpus; the largest worker attached (pc1) has 4\n");
   h.submit(3, spec_of(8)).IgnoreError();
-  EXPECT_EQ(h.view(3).counts.running, 8u);
+  EXPECT_EQ(h.leased(3), 8u);
   h.submit(4, gang_of(3)).IgnoreError();
   EXPECT_EQ(why(h, 4), "waits for 3 more cpus; pc1 is reserved for it\n") << "the next one has it";
   h.attach(3, worker_info(3, 15));
-  EXPECT_EQ(h.view(1).counts.running, 12u) << "until a worker comes";
+  EXPECT_EQ(h.leased(1), 12u) << "until a worker comes";
 }
 
 TEST(GangPlacement, ReservesForOneAtATimeTheOldest) {
@@ -136,15 +136,15 @@ TEST(GangPlacement, ReservesForOneAtATimeTheOldest) {
   EXPECT_EQ(why(h, 2), "waits for 3 more cpus; pc1 is reserved for it\n");
   EXPECT_EQ(why(h, 3), "waits for 3 more cpus; parallel job " + to_string(job_id(2)) +
                            " has its turn before it\n");
-  EXPECT_EQ(h.view(4).counts.running, 0u);
+  EXPECT_EQ(h.leased(4), 0u);
   h.cancel(2).IgnoreError();
   EXPECT_EQ(why(h, 3), "waits for 2 more cpus; pc1 is reserved for it\n");
   h.end(1, key(1, 0), EndReason::succeeded);
-  EXPECT_EQ(h.view(4).counts.running, 0u) << "what becomes free is the gang's";
+  EXPECT_EQ(h.leased(4), 0u) << "what becomes free is the gang's";
   h.end(1, key(1, 1), EndReason::succeeded);
-  EXPECT_EQ(h.view(3).counts.running, 3u);
+  EXPECT_EQ(h.leased(3), 3u);
   h.end(1, key(1, 2), EndReason::succeeded);
-  EXPECT_EQ(h.view(4).counts.running, 1u);
+  EXPECT_EQ(h.leased(4), 1u);
 }
 
 TEST(GangPlacement, TheReservationMovesWithItsWorkers) {
@@ -159,8 +159,8 @@ TEST(GangPlacement, TheReservationMovesWithItsWorkers) {
   EXPECT_EQ(why(h, 2), "waits for 2 more cpus; pc2 is reserved for it\n");
   h.end(2, h.held(2).at(0), EndReason::succeeded);
   h.end(2, h.held(2).at(0), EndReason::succeeded);
-  EXPECT_EQ(h.view(2).counts.running, 2u);
-  EXPECT_EQ(h.view(3).counts.running, 0u);
+  EXPECT_EQ(h.leased(2), 2u);
+  EXPECT_EQ(h.leased(3), 0u);
 }
 
 TEST(GangPlacement, NothingIsLeasedAheadOnReservedWorkers) {
@@ -171,9 +171,9 @@ TEST(GangPlacement, NothingIsLeasedAheadOnReservedWorkers) {
   ASSERT_THAT(h.held(1), SizeIs(4)) << "short ranks are leased ahead";
   h.submit(2, gang_of(2), "bob").IgnoreError();
   for (int i = 0; i < 3; ++i) h.end(1, h.held(1).at(0), EndReason::succeeded, 10);
-  EXPECT_EQ(h.view(2).counts.running, 0u);
+  EXPECT_EQ(h.leased(2), 0u);
   h.end(1, h.held(1).at(0), EndReason::succeeded, 10);
-  EXPECT_EQ(h.view(2).counts.running, 2u);
+  EXPECT_EQ(h.leased(2), 2u);
 }
 
 TEST(GangPlacement, AvoidsTheWorkerWhereItBrokeIfItCan) {
@@ -220,7 +220,7 @@ TEST(GangPlacement, AStreamOfSmallRanksStarvesNoGang) {
     h.submit(2, gang_of(gang), pick(2) == 0 ? "stream" : "bob").IgnoreError();
     uint64_t id = 2;
     uint32_t ends = 0, cuts = 0;
-    while (h.view(2).counts.running == 0 && ends < 80) {
+    while (h.leased(2) == 0 && ends < 80) {
       if (pick(3) == 0) {
         ++id;
         h.submit(id, spec_of(1 + pick(5)), "new" + std::to_string(id)).IgnoreError();
@@ -235,7 +235,7 @@ TEST(GangPlacement, AStreamOfSmallRanksStarvesNoGang) {
       h.end(n, held.at(pick(uint32_t(held.size()))), EndReason::succeeded, short_ms);
       ++ends;
     }
-    EXPECT_EQ(h.view(2).counts.running, gang) << "still waits: " << why(h, 2);
+    EXPECT_EQ(h.leased(2), gang) << "still waits: " << why(h, 2);
     if (HasFailure()) return;
   }
 }

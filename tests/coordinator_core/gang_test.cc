@@ -83,6 +83,11 @@ TEST_F(Gang, IsLeasedWholeAndHeld) {
 TEST_F(Gang, StartsWhenAllAreReady) {
   two_workers();
   EXPECT_EQ(why(), "0-2: waits for ranks 0-2 to be prepared on pc1, pc2\n");
+  EXPECT_EQ(h.view(1).counts.waiting, 3u);
+  EXPECT_EQ(h.view(1).counts.running, 0u);
+  EXPECT_EQ(h.core->rank_state(job_id(1), 0), RankState::waiting);
+  EXPECT_EQ(h.core->workers().at(0).leases, 0u);
+  EXPECT_EQ(h.core->workers().at(0).cpus_used_milli, 2000u) << "they are kept for it";
   EXPECT_EQ(ready(1, {{key(1, 0), 29500}, {key(1, 1), 0}}),
             "> AnswerReport OK\n"
             "> JobChanged j1\n");
@@ -95,6 +100,8 @@ TEST_F(Gang, StartsWhenAllAreReady) {
             "> JobChanged j1\n");
   EXPECT_EQ(why(), "");
   EXPECT_EQ(h.view(1).tally.gang_starts, 1u);
+  EXPECT_EQ(h.view(1).counts.running, 3u);
+  EXPECT_EQ(h.core->workers().at(0).leases, 2u);
 }
 
 TEST_F(Gang, OfOneWorkerMeetsAtItsLoopback) {

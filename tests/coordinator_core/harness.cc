@@ -54,7 +54,8 @@ struct Describe {
     return "CheckpointKept " + name(r.key) + " c" + std::to_string(r.checkpoint.number);
   }
   std::string operator()(const CheckpointsDropped& r) {
-    return "CheckpointsDropped " + name(r.job) + "/" + std::to_string(r.rank) + " through c" +
+    return "CheckpointsDropped " + name(r.job) + "/" + std::to_string(r.rank) +
+           (r.first > 0 ? " from c" + std::to_string(r.first) : "") + " through c" +
            std::to_string(r.through);
   }
   std::string operator()(const GangStarted& r) {
@@ -140,7 +141,7 @@ void RowStore::add(const Record& record) {
   } else if (const auto* dropped = std::get_if<CheckpointsDropped>(&record)) {
     JobRows& job = jobs_[dropped->job];
     auto& rows = job.checkpoints[dropped->rank];
-    rows.erase(rows.begin(), rows.upper_bound(dropped->through));
+    rows.erase(rows.lower_bound(dropped->first), rows.upper_bound(dropped->through));
     job.dropped[dropped->rank] = {seq, *dropped};
   } else if (const auto* erased = std::get_if<JobErased>(&record)) {
     jobs_.erase(erased->job);

@@ -95,6 +95,8 @@ class Harness {
   std::vector<AttemptKey> leased() const;                  // sent in the latest step
   std::vector<StopRequest> stops(uint64_t session) const;  // sent in the latest step
   std::vector<AttemptKey> held(uint64_t worker) const;     // all its open leases
+  // Attempts of it, held ones and those ahead of time too.
+  size_t leased(uint64_t job) const { return core->running(job_id(job)).size(); }
   JobView view(uint64_t job) const { return core->job(job_id(job)).value_or(JobView{}); }
 
   void restore();  // from the rows, in place

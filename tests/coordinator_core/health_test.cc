@@ -74,7 +74,7 @@ TEST_F(BlackHole, OnProbationIsGivenOneRankOfAGang) {
   EXPECT_THAT(h.held(2), SizeIs(1)) << "of four cpus";
   EXPECT_THAT(h.held(3), SizeIs(1));
   h.submit(3, spec).IgnoreError();
-  EXPECT_EQ(h.view(3).counts.running, 0u);
+  EXPECT_EQ(h.leased(3), 0u);
   h.step(WorkerDrained{1, "pc2", false});
   EXPECT_THAT(h.held(2), SizeIs(4)) << "a person says that it is well";
 }
@@ -92,10 +92,10 @@ TEST_F(BlackHole, OnProbationIsGivenAllOfAGangThatNobodyElseHasRoomFor) {
   h.submit(2, spec_of(1)).IgnoreError();
   const uint64_t busy = h.held(1).empty() ? h.held(2).empty() ? 3 : 2 : 1;
   h.submit(3, spec).IgnoreError();
-  EXPECT_EQ(h.view(3).counts.running, 0u) << "it would fit one by one, in time";
+  EXPECT_EQ(h.leased(3), 0u) << "it would fit one by one, in time";
   h.detach(3);
   if (busy != 3) h.end(busy, key(2, 0), EndReason::succeeded);
-  EXPECT_EQ(h.view(3).counts.running, 3u);
+  EXPECT_EQ(h.leased(3), 3u);
   EXPECT_THAT(h.held(2), testing::Not(IsEmpty()));
 }
 

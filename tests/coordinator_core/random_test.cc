@@ -328,7 +328,7 @@ class History {
     } else if (const auto* dropped = std::get_if<CheckpointsDropped>(&record)) {
       auto& kept = kept_[rank_name({dropped->job, dropped->rank, 0})];
       EXPECT_EQ(kept.count(dropped->through), 1u) << "dropped before";
-      kept.erase(kept.begin(), kept.upper_bound(dropped->through));
+      kept.erase(kept.lower_bound(dropped->first), kept.upper_bound(dropped->through));
     } else if (const auto* cancelled = std::get_if<RanksCancelled>(&record)) {
       for (uint32_t rank = cancelled->first; rank <= cancelled->last; ++rank) {
         if (h_.core->rank_state(cancelled->job, rank) == RankState::running) continue;

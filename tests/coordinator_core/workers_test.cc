@@ -120,6 +120,28 @@ TEST(Heartbeat, ProgressIsShownAndBounded) {
   EXPECT_THAT(h.actions<JobChanged>(), SizeIs(1));
 }
 
+// The disk of the coordinator is full, say: the ranks run, and nothing that they save is kept.
+TEST(Heartbeat, TroubleIsSaidUntilItIsOver) {
+  Harness h;
+  h.attach(1, worker_info(1, 3));
+  h.submit(1, spec_of(3)).IgnoreError();
+  const std::string full = "checkpoint not saved: no space left on device";
+  const auto report = [&](const std::string& trouble) {
+    std::vector<AttemptProgress> progress;
+    for (const uint32_t rank : {0, 2}) progress.push_back({key(1, rank), -1, "", trouble});
+    h.step(WorkerReported{1, 1, h.held(1), 9, {}, progress, {}, 0});
+  };
+  report(full);
+  const std::vector<WhyLine> lines = h.core->why(job_id(1), h.now);
+  ASSERT_THAT(lines, SizeIs(1));
+  EXPECT_EQ(lines[0].ranks, "0,2");
+  EXPECT_EQ(lines[0].count, 2u);
+  EXPECT_EQ(lines[0].state, RankState::running);
+  EXPECT_EQ(lines[0].reason, full);
+  report("");
+  EXPECT_THAT(h.core->why(job_id(1), h.now), IsEmpty());
+}
+
 TEST(Worker, IsRecordedWhenItIsNew) {
   Harness h;
   h.attach(1, worker_info(1, 1));

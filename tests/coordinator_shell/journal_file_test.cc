@@ -61,8 +61,11 @@ class JournalFile : public ::testing::Test {
                      const std::vector<std::string>& chunks) {
     auto refs = std::make_shared<std::vector<BlobRef>>();
     for (const std::string& chunk : chunks) refs->push_back({sha256(chunk), chunk.size()});
-    return CheckpointKept{
-        {job, rank, 1}, {number, manifest(rank, number)}, refs, 1'000ull * number};
+    return CheckpointKept{{job, rank, 1},
+                          {number, manifest(rank, number)},
+                          refs,
+                          1'000ull * number,
+                          1'000ull * number + 500};
   }
   static BlobRef manifest(uint32_t rank, uint32_t number) {
     return {sha256("manifest " + std::to_string(rank) + "." + std::to_string(number)), 99};
@@ -94,13 +97,14 @@ class JournalFile : public ::testing::Test {
 TEST_F(JournalFile, CheckpointsGangsAndDrainsComeBackInOrder) {
   ASSERT_EQ(open(), absl::OkStatus());
   AttemptOutcome lost = outcome("gone");
-  ASSERT_EQ(journal_->commit(
-                {WorkerSeen{kWorker, "w", "lab"}, WorkerDraining{kWorker, true}, job(kJob),
-                 AttemptLeased{{kJob, 4, 1}, kWorker}, kept(kJob, 4, 1, {"a", "b"}),
-                 kept(kJob, 4, 2, {"a", "c"}), GangStarted{kJob, 1, "192.0.2.9", 20'001},
-                 AttemptEnded{{kJob, 4, 1}, lost, false, RankState::waiting},
-                 CheckpointsDropped{kJob, 4, 1}, AttemptLeased{{kJob, 4, 2}, kWorker, 2, true}}),
-            absl::OkStatus());
+  ASSERT_EQ(
+      journal_->commit({WorkerSeen{kWorker, "w", "lab"}, WorkerDraining{kWorker, true}, job(kJob),
+                        AttemptLeased{{kJob, 4, 1}, kWorker}, kept(kJob, 4, 1, {"a", "b"}),
+                        kept(kJob, 4, 2, {"a", "c"}), GangStarted{kJob, 1, "192.0.2.9", 20'001},
+                        AttemptEnded{{kJob, 4, 1}, lost, false, RankState::waiting},
+                        CheckpointsDropped{kJob, 4, 1},
+                        AttemptLeased{{kJob, 4, 2}, kWorker, 2, true, 2'500}}),
+      absl::OkStatus());
   // A name that is seen again is still draining.
   ASSERT_EQ(journal_->commit({WorkerSeen{kWorker, "new name", "lab"}}), absl::OkStatus());
   ASSERT_EQ(open(), absl::OkStatus());
@@ -113,17 +117,36 @@ TEST_F(JournalFile, CheckpointsGangsAndDrainsComeBackInOrder) {
   EXPECT_EQ(checkpoint.key, (AttemptKey{kJob, 4, 1}));
   EXPECT_EQ(checkpoint.checkpoint, (CheckpointRef{2, manifest(4, 2)}));
   EXPECT_EQ(checkpoint.saved_ms, 2'000u);
+  EXPECT_EQ(checkpoint.total_ms, 2'500u);
   EXPECT_EQ(std::get<GangStarted>(replayed_[5]).master_addr, "192.0.2.9");
   EXPECT_EQ(std::get<GangStarted>(replayed_[5]).master_port, 20'001);
   EXPECT_EQ(std::get<AttemptEnded>(replayed_[6]).outcome, lost);
   EXPECT_EQ(std::get<CheckpointsDropped>(replayed_[7]).through, 1u);
   const auto& again = std::get<AttemptLeased>(replayed_[8]);
   EXPECT_EQ(again.checkpoint, 2u);
+  EXPECT_EQ(again.base_ms, 2'500u);
   EXPECT_TRUE(again.second);
 
   ASSERT_EQ(journal_->commit({WorkerDraining{kWorker, false}}), absl::OkStatus());
   ASSERT_EQ(open(), absl::OkStatus());
   EXPECT_TRUE(replayed<WorkerDraining>().empty());
+}
+
+TEST_F(JournalFile, OneInTheMiddleIsDropped) {
+  ASSERT_EQ(open(), absl::OkStatus());
+  ASSERT_EQ(journal_->commit({job(kJob), AttemptLeased{{kJob, 0, 1}, kWorker, 0, false, 7},
+                              kept(kJob, 0, 1, {"a"}), kept(kJob, 0, 2, {"b"}),
+                              kept(kJob, 0, 3, {"c"}), CheckpointsDropped{kJob, 0, 2, 2},
+                              AttemptEnded{{kJob, 0, 1}, outcome("x"), false, RankState::failed}}),
+            absl::OkStatus());
+  ASSERT_EQ(open(), absl::OkStatus());
+  const std::vector<CheckpointKept> left = replayed<CheckpointKept>();
+  ASSERT_EQ(left.size(), 2u);
+  EXPECT_EQ(left[0].checkpoint.number, 1u);
+  EXPECT_EQ(left[1].checkpoint.number, 3u);
+  EXPECT_EQ(replayed<CheckpointsDropped>().at(0).first, 2u);
+  EXPECT_EQ(replayed<CheckpointsDropped>().at(0).through, 2u);
+  EXPECT_EQ(replayed<AttemptLeased>().at(0).base_ms, 7u);
 }
 
 TEST_F(JournalFile, WhatADroppedCheckpointNamedWaitsToBeCollected) {

@@ -369,7 +369,7 @@ void CoordinatorHost::collect(const co::Record& record) {
     if (rank == nullptr) return;
     std::set<BlobRef> kept;  // the same directory may have been saved twice
     for (const auto& [number, one] : rank->checkpoints) {
-      if (number > dropped->through) kept.insert(one.manifest);
+      if (number > dropped->through || number < dropped->first) kept.insert(one.manifest);
     }
     for (const auto& [number, one] : rank->checkpoints) {
       if (!kept.contains(one.manifest)) blobs_.remove(one.manifest);

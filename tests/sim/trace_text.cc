@@ -91,8 +91,8 @@ std::string text(const co::CheckpointKept& r) {
   return fmt::format("{} keeps checkpoint {}", name(r.key), r.checkpoint.number);
 }
 std::string text(const co::CheckpointsDropped& r) {
-  return fmt::format("rank {} of {} drops its checkpoints up to {}", r.rank, name(r.job),
-                     r.through);
+  return fmt::format("rank {} of {} drops its checkpoints from {} to {}", r.rank, name(r.job),
+                     r.first, r.through);
 }
 std::string text(const co::GangStarted& r) {
   return fmt::format("{} starts generation {} at {}:{}", name(r.job), r.generation, r.master_addr,

@@ -49,8 +49,13 @@ void Core::State::apply_record(const AttemptLeased& record) {
   }
   const auto place = std::find_if(rank.open.begin(), rank.open.end(),
                                   [&](const OpenAttempt& o) { return o.attempt > key.attempt; });
-  rank.open.insert(
-      place, OpenAttempt{key.attempt, record.worker, -1, "", record.checkpoint, record.second});
+  OpenAttempt open;
+  open.attempt = key.attempt;
+  open.worker = record.worker;
+  open.checkpoint = record.checkpoint;
+  open.base_ms = record.base_ms;
+  open.second = record.second;
+  rank.open.insert(place, std::move(open));
   if (job->gang) apply_gang_leased(*job, key);
   job->ranks.set_running(key.rank, true);
   job->started = true;
@@ -94,8 +99,8 @@ void Core::State::apply_record(const AttemptEnded& record) {
   const OpenAttempt ended = was_open ? *open : OpenAttempt();
   if (was_open) close_attempt(rank, key);
   if (record.outcome.reason == EndReason::worker_lost && !job->stopped && was_open && !job->gang) {
-    rank.lost.push_back(
-        {key.attempt, id, ended.checkpoint, ended.second, redone_ms(record.outcome)});
+    rank.lost.push_back({key.attempt, id, ended.checkpoint, ended.base_ms, ended.second,
+                         redone_ms(record.outcome)});
     std::sort(rank.lost.begin(), rank.lost.end(),
               [](const LostAttempt& a, const LostAttempt& b) { return a.attempt < b.attempt; });
     if (rank.lost.size() > kMaxLost) rank.lost.erase(rank.lost.begin());
@@ -121,6 +126,7 @@ void Core::State::count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& 
                                                 : false;
   if (second && record.final && record.state == RankState::succeeded) ++job.tally.second_won;
   if (open == rank.open.end() && !again) return;
+  if (open != rank.open.end()) rank.last_base_ms = open->base_ms;
   if (record.outcome.reason == EndReason::bad_checkpoint) {
     count_death(rank, open->checkpoint, open->worker);
   }

@@ -12,6 +12,8 @@ namespace {
 // one worker must not try a bad one for ever.
 constexpr uint32_t kDeathsOnOneWorker = 3;
 
+size_t keeps(const CoreConfig& config) { return std::max<size_t>(config.keep_checkpoints, 1); }
+
 bool passes_over(const KeptCheckpoint& checkpoint, WorkerId worker) {
   return (checkpoint.deaths > 0 && checkpoint.died_on != worker) ||
          checkpoint.deaths + 1 >= kDeathsOnOneWorker;
@@ -32,20 +34,44 @@ bool may_save(const Job& job, const ActiveRank& rank, WorkerId worker, uint32_t 
          (rank.checkpoints.empty() || rank.checkpoints.back().attempt <= attempt);
 }
 
+// Not by its number: an attempt that was given up for lost and runs on may save what is older than
+// what its rank has by now.
+bool is_worse(const KeptCheckpoint& a, const KeptCheckpoint& b) {
+  if (a.passed_over != b.passed_over) return a.passed_over;
+  return std::pair(a.total_ms, a.ref.number) < std::pair(b.total_ms, b.ref.number);
+}
+
+// What the checkpoint stands for that the attempt began from.
+uint64_t base_of(const ActiveRank& rank, uint32_t attempt) {
+  for (const OpenAttempt& open : rank.open) {
+    if (open.attempt == attempt) return open.base_ms;
+  }
+  for (const LostAttempt& lost : rank.lost) {
+    if (lost.attempt == attempt) return lost.base_ms;
+  }
+  return rank.last_attempt == attempt ? rank.last_base_ms : 0;
+}
+
+// Nothing has changed since: it is the newest of its attempt, or the best of all.
+const KeptCheckpoint* find_same(const ActiveRank& rank, uint32_t attempt, const BlobRef& manifest) {
+  const KeptCheckpoint* best = best_checkpoint(rank);
+  if (best != nullptr && best->ref.manifest == manifest) return best;
+  const auto own = std::find_if(rank.checkpoints.rbegin(), rank.checkpoints.rend(),
+                                [&](const KeptCheckpoint& c) { return c.attempt == attempt; });
+  if (own == rank.checkpoints.rend() || own->passed_over) return nullptr;
+  return own->ref.manifest == manifest ? &*own : nullptr;
+}
+
 }  // namespace
 
-const KeptCheckpoint* newest_checkpoint(const ActiveRank& rank) {
-  const auto it = std::find_if(rank.checkpoints.rbegin(), rank.checkpoints.rend(),
-                               [](const KeptCheckpoint& c) { return !c.passed_over; });
-  return it == rank.checkpoints.rend() ? nullptr : &*it;
+const KeptCheckpoint* best_checkpoint(const ActiveRank& rank) {
+  const auto best = std::max_element(rank.checkpoints.begin(), rank.checkpoints.end(), is_worse);
+  return best == rank.checkpoints.end() || best->passed_over ? nullptr : &*best;
 }
 
 uint64_t saved_ms(const ActiveRank& rank, uint32_t attempt) {
-  uint64_t saved = 0;
-  for (const KeptCheckpoint& c : rank.checkpoints) {
-    if (c.attempt == attempt) saved = std::max(saved, c.saved_ms);
-  }
-  return saved;
+  const auto it = rank.saved.find(attempt);
+  return it == rank.saved.end() ? 0 : it->second;
 }
 
 void Core::State::on(const CheckpointOffered& event) {
@@ -62,8 +88,9 @@ void Core::State::on(const CheckpointOffered& event) {
   out.actions.push_back(std::move(answer));
 }
 
-// One that nobody wants any more (its rank is final, its attempt was revoked) is answered with
-// number 0: its worker may forget it. The same one offered again gets the number it has.
+// One that nobody wants (its rank is final, its attempt was revoked, as many better ones are kept
+// as are kept at all) is answered with number 0: its worker may forget it. The same one offered
+// again gets the number it has.
 absl::Status Core::State::keep_checkpoint(WorkerId worker, const CheckpointOffered& event,
                                           uint32_t& number) {
   const AttemptKey& key = event.key;
@@ -81,40 +108,53 @@ absl::Status Core::State::keep_checkpoint(WorkerId worker, const CheckpointOffer
   if (it == job->active.end()) return absl::OkStatus();
   const ActiveRank& rank = it->second;
   if (!may_save(*job, rank, worker, key.attempt)) return absl::OkStatus();
-  if (const KeptCheckpoint* newest = newest_checkpoint(rank);
-      newest != nullptr && newest == &rank.checkpoints.back() &&
-      newest->ref.manifest == event.manifest) {
-    number = newest->ref.number;
+  if (const KeptCheckpoint* same = find_same(rank, key.attempt, event.manifest)) {
+    number = same->ref.number;
     return absl::OkStatus();
   }
+  const uint64_t total_ms = base_of(rank, key.attempt) + event.saved_ms;
+  const auto better = std::count_if(
+      rank.checkpoints.begin(), rank.checkpoints.end(),
+      [&](const KeptCheckpoint& c) { return !c.passed_over && c.total_ms > total_ms; });
+  if (size_t(better) >= keeps(config)) return absl::OkStatus();
   const auto highest = job->checkpoint_numbers.find(key.rank);
   number = (highest == job->checkpoint_numbers.end() ? 0 : highest->second) + 1;
-  emit(CheckpointKept{key, {number, event.manifest}, event.chunks, event.saved_ms});
-  drop_oldest(*job, key.rank);
+  emit(CheckpointKept{key, {number, event.manifest}, event.chunks, event.saved_ms, total_ms});
+  drop_worst(*job, key.rank);
   return absl::OkStatus();
 }
 
-// Those that are passed over do not count, and one from which an attempt is only just beginning
-// stays; but never for ever.
-void Core::State::drop_oldest(const Job& job, uint32_t number) {
+// Those that are passed over go first. One from which an attempt is only just beginning stays; but
+// never for ever.
+void Core::State::drop_worst(const Job& job, uint32_t number) {
   const ActiveRank& rank = job.active.at(number);
-  const size_t keep = std::max<size_t>(config.keep_checkpoints, 1);
-  size_t left = rank.checkpoints.size(), valid = 0;
-  for (const KeptCheckpoint& c : rank.checkpoints) valid += !c.passed_over;
+  std::vector<const KeptCheckpoint*> order;
+  for (const KeptCheckpoint& c : rank.checkpoints) order.push_back(&c);
+  std::sort(order.begin(), order.end(),
+            [](const KeptCheckpoint* a, const KeptCheckpoint* b) { return is_worse(*b, *a); });
   const auto needed = [&](const KeptCheckpoint& c) {
     return std::any_of(rank.open.begin(), rank.open.end(), [&](const OpenAttempt& open) {
       return open.checkpoint == c.ref.number && saved_ms(rank, open.attempt) == 0;
     });
   };
-  uint32_t through = 0;
-  for (const KeptCheckpoint& c : rank.checkpoints) {
-    if (valid <= keep && left <= 4 * keep) break;
-    if (needed(c) && left <= 4 * keep) break;
-    through = c.ref.number;
-    valid -= !c.passed_over;
-    --left;
+  std::set<uint32_t> dropped;
+  for (size_t i = keeps(config); i < order.size(); ++i) {
+    if (i >= 4 * keeps(config) || !needed(*order[i])) dropped.insert(order[i]->ref.number);
   }
-  if (through > 0) emit(CheckpointsDropped{job.id, number, through});
+  // One record for all that lie between two that stay.
+  std::vector<CheckpointsDropped> ranges;
+  CheckpointsDropped range{job.id, number, 0, 0};
+  for (const KeptCheckpoint& c : rank.checkpoints) {
+    if (dropped.contains(c.ref.number)) {
+      range.through = c.ref.number;
+      continue;
+    }
+    if (range.through > 0) ranges.push_back(range);
+    range.first = c.ref.number + 1;
+    range.through = 0;
+  }
+  if (range.through > 0) ranges.push_back(range);
+  for (const CheckpointsDropped& one : ranges) emit(one);
 }
 
 void Core::State::drop_all(const Job& job, uint32_t number) {
@@ -139,7 +179,7 @@ void Core::State::drop_before(const Record& record) {
 }
 
 // Also after a restart, when the rows of those that were dropped are gone: a rank's checkpoints are
-// numbered without gaps.
+// numbered without gaps, and the newest is kept as long as any is.
 void Core::State::note_number(Job& job, uint32_t rank, uint32_t number) {
   uint32_t& highest = job.checkpoint_numbers[rank];
   if (number <= highest) return;
@@ -157,8 +197,17 @@ void Core::State::apply_record(const CheckpointKept& record) {
     return;
   }
   note_number(*job, number, record.checkpoint.number);
-  rank.checkpoints.push_back(
-      {record.checkpoint, record.key.attempt, record.saved_ms, 0, {}, false});
+  const KeptCheckpoint* best = best_checkpoint(rank);
+  if (best == nullptr || record.total_ms >= best->total_ms) {
+    uint64_t& saved = rank.saved[record.key.attempt];
+    saved = std::max(saved, record.saved_ms);
+  }
+  KeptCheckpoint kept;
+  kept.ref = record.checkpoint;
+  kept.attempt = record.key.attempt;
+  kept.saved_ms = record.saved_ms;
+  kept.total_ms = record.total_ms;
+  rank.checkpoints.push_back(std::move(kept));
   if (job->gang) job->gang->excuses = 0;
   touch(*job);
 }
@@ -169,8 +218,9 @@ void Core::State::apply_record(const CheckpointsDropped& record) {
   note_number(*job, record.rank, record.through);
   const auto rank = job->active.find(record.rank);
   if (rank == job->active.end()) return;
-  std::erase_if(rank->second.checkpoints,
-                [&](const KeptCheckpoint& c) { return c.ref.number <= record.through; });
+  std::erase_if(rank->second.checkpoints, [&](const KeptCheckpoint& c) {
+    return c.ref.number >= record.first && c.ref.number <= record.through;
+  });
 }
 
 void Core::State::count_death(ActiveRank& rank, uint32_t number, WorkerId worker) {

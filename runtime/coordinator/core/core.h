@@ -156,7 +156,8 @@ using Event =
 // decided its rank is never leased or ended again.
 //
 // CheckpointKept is one row too, at its place, and may go when its checkpoint is dropped. Of a
-// rank's CheckpointsDropped the latest is enough, at its place; it stays as long as the job.
+// rank's CheckpointsDropped the latest is enough, at its place; it stays as long as the job: it is
+// the highest number that was given out when no checkpoint is left that says so.
 // WorkerDraining comes with the worker's WorkerSeen.
 
 struct JobAdded {
@@ -170,6 +171,7 @@ struct AttemptLeased {
   WorkerId worker;
   uint32_t checkpoint = 0;  // it begins from; 0: from none
   bool second = false;      // beside a slow one
+  uint64_t base_ms = 0;     // total_ms of that checkpoint
 };
 // The chunks are for the journal, which keeps their blobs; a restore leaves them out.
 struct CheckpointKept {
@@ -177,12 +179,14 @@ struct CheckpointKept {
   CheckpointRef checkpoint;
   Chunks chunks;
   uint64_t saved_ms = 0;
+  uint64_t total_ms = 0;  // what it stands for: saved_ms, and what its attempt began from
 };
-// These are not needed any more: all of the rank up to this number.
+// These are not needed any more: all of the rank from the first to the last number, inclusive.
 struct CheckpointsDropped {
   JobId job;
   uint32_t rank = 0;
   uint32_t through = 0;
+  uint32_t first = 0;
 };
 // A gang's ranks were told to start; its generation is the attempt's number of every rank.
 struct GangStarted {
@@ -346,7 +350,7 @@ struct WorkerView {
   bool attached = false;
   uint64_t session = 0;
   uint32_t cpus_used_milli = 0;
-  uint32_t leases = 0;
+  uint32_t leases = 0;    // without those ahead of time, and without held ones
   uint64_t finished = 0;  // ranks whose state it decided; removed jobs do not count after a restore
   TimeMs last_seen = 0;
   bool draining = false;

@@ -131,10 +131,14 @@ LeaseGrant& Core::State::lease(Job& job, uint32_t rank, uint32_t attempt, Worker
   AttemptKey key{job.id, rank, attempt};
   if (bug == PlantedBug::reuse_attempt_number && key.attempt > 1) --key.attempt;
   CheckpointRef from;
+  uint64_t base_ms = 0;
   if (const auto active = job.active.find(rank); active != job.active.end()) {
-    if (const KeptCheckpoint* newest = newest_checkpoint(active->second)) from = newest->ref;
+    if (const KeptCheckpoint* best = best_checkpoint(active->second)) {
+      from = best->ref;
+      base_ms = best->total_ms;
+    }
   }
-  emit(AttemptLeased{key, worker.info.id, from.number, second});
+  emit(AttemptLeased{key, worker.info.id, from.number, second, base_ms});
   SendUpdate& update = update_for(worker);
   update.leases.push_back({key, job.spec, from});
   auto lease = worker.leases.find(key);

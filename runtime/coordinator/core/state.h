@@ -44,7 +44,9 @@ struct OpenAttempt {
   WorkerId worker;
   double fraction = -1;
   std::string text;
+  std::string trouble;      // what is wrong with it, as its worker says
   uint32_t checkpoint = 0;  // it began from; 0: from none
+  uint64_t base_ms = 0;     // what that stands for
   bool second = false;
   TimeMs started = kNever;  // its lease, or when it was ahead no more; kNever: ahead. Not durable
 };
@@ -53,6 +55,7 @@ struct LostAttempt {
   uint32_t attempt = 0;
   WorkerId worker;
   uint32_t checkpoint = 0;
+  uint64_t base_ms = 0;
   bool second = false;
   uint64_t redone_ms = 0;  // what was counted for it
 };
@@ -61,6 +64,7 @@ struct KeptCheckpoint {
   CheckpointRef ref;
   uint32_t attempt = 0;   // that saved it
   uint64_t saved_ms = 0;  // of that attempt's running time
+  uint64_t total_ms = 0;  // and of those whose checkpoints it goes back to
   uint32_t deaths = 0;    // of attempts that began from it
   WorkerId died_on;       // where the first of them did
   bool passed_over = false;
@@ -81,9 +85,13 @@ struct ActiveRank {
   EndReason last_reason = EndReason::succeeded;
   uint64_t last_redone_ms = 0;
   std::string last_detail;
+  uint64_t last_base_ms = 0;                // what that stands for
   std::vector<KeptCheckpoint> checkpoints;  // ascending
-  WorkerId failed_at_once_on;               // the first worker where it did; not durable
-  bool own_fault = false;                   // it did on another one too; not durable
+  // By attempt: what the checkpoints of it that led all others have saved of it. It stays saved
+  // when they are dropped for better ones.
+  std::map<uint32_t, uint64_t> saved;
+  WorkerId failed_at_once_on;  // the first worker where it did; not durable
+  bool own_fault = false;      // it did on another one too; not durable
 };
 
 // How long ranks take, in steps of a quarter of an octave.
@@ -349,7 +357,7 @@ struct Core::State {
   // ---- checkpoints.cc ----
   void on(const CheckpointOffered& event);
   absl::Status keep_checkpoint(WorkerId worker, const CheckpointOffered& event, uint32_t& number);
-  void drop_oldest(const Job& job, uint32_t rank);
+  void drop_worst(const Job& job, uint32_t rank);
   void drop_all(const Job& job, uint32_t rank);  // before the rank is final
   void drop_before(const Record& record);  // what a rank has, when it is final with this record
   void note_number(Job& job, uint32_t rank, uint32_t number);
@@ -541,8 +549,9 @@ JobState job_state(const Job& job);
 uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec, bool doubtful);
 EndReason stop_reason(const Job& job);  // for the attempts of a stopped one
 
-// The newest that is not passed over; null: none.
-const KeptCheckpoint* newest_checkpoint(const ActiveRank& rank);
+// The one that stands for most, of those that are not passed over, and of equal ones the newest;
+// null: none.
+const KeptCheckpoint* best_checkpoint(const ActiveRank& rank);
 // What the checkpoints that the attempt saved have saved of it.
 uint64_t saved_ms(const ActiveRank& rank, uint32_t attempt);
 

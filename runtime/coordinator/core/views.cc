@@ -4,6 +4,13 @@
 #include "runtime/coordinator/core/state.h"
 
 namespace pesc::coordinator {
+namespace {
+
+// Of a gang: leased, and not told to start.
+bool is_held(const Job& job) { return job.gang && job.gang->open > 0 && !job.gang->started; }
+
+}  // namespace
+
 std::vector<JobId> Core::jobs() const {
   std::vector<JobId> ids;
   ids.reserve(state_->by_submission.size());
@@ -19,7 +26,9 @@ JobView Core::State::view(const Job& job) const {
   view.state = job_state(job);
   // What is leased ahead waits on its worker for a free cpu.
   view.counts = job.ranks.counts();
-  const uint32_t ahead = std::min(job.ahead_leases, view.counts.running);
+  // So does a gang that is held until all of it is prepared.
+  const uint32_t ahead =
+      is_held(job) ? view.counts.running : std::min(job.ahead_leases, view.counts.running);
   view.counts.running -= ahead;
   view.counts.waiting += ahead;
   view.revision = job.revision;
@@ -64,6 +73,7 @@ RankState Core::rank_state(JobId id, uint32_t rank) const {
   const Job* job = state_->find_job(id);
   if (job == nullptr) return RankState::waiting;
   const RankState state = job->ranks.state(rank);
+  if (state == RankState::running && is_held(*job)) return RankState::waiting;
   if (state != RankState::running || job->ahead_leases == 0) return state;
   return state_->is_all_ahead(*job, rank) ? RankState::waiting : RankState::running;
 }
@@ -82,7 +92,9 @@ std::vector<WorkerView> Core::workers() const {
     view.attached = worker.attached;
     view.session = worker.session;
     view.cpus_used_milli = static_cast<uint32_t>(worker.used_milli);
-    view.leases = static_cast<uint32_t>(worker.leases.size());
+    for (const auto& [key, lease] : worker.leases) {
+      view.leases += lease.ahead == 0 && !is_held(state_->jobs.at(key.job));
+    }
     view.finished = worker.finished;
     view.last_seen = worker.last_seen;
     view.draining = worker.draining;

@@ -166,6 +166,7 @@ std::vector<WhyLine> Core::State::why(const Job& job, TimeMs at) const {
 // What is leased and does not move: on a worker that is silent, or behind others on its worker.
 void Core::State::why_leased(const Job& job, TimeMs at, std::vector<WhyLine>& lines) const {
   std::map<WorkerId, RangesText> silent, ahead;
+  std::map<std::string, RangesText> troubled;
   for (const auto& [rank, active] : job.active) {
     if (active.open.size() != 1) continue;  // another attempt of it goes on
     const OpenAttempt& open = active.open.front();
@@ -175,6 +176,9 @@ void Core::State::why_leased(const Job& job, TimeMs at, std::vector<WhyLine>& li
       silent[open.worker].add(rank, rank);
     } else if (open.started == kNever) {
       ahead[open.worker].add(rank, rank);
+    } else if (!open.trouble.empty()) {
+      const bool others = troubled.size() >= kMaxWhyLines && !troubled.contains(open.trouble);
+      troubled[others ? "other reasons" : open.trouble].add(rank, rank);
     }
   }
   for (const auto& [id, ranges] : silent) {
@@ -194,6 +198,9 @@ void Core::State::why_leased(const Job& job, TimeMs at, std::vector<WhyLine>& li
   for (const auto& [id, ranges] : ahead) {
     lines.push_back({ranges.text(), ranges.count, RankState::waiting,
                      "next on worker " + workers.at(id).info.name + ", when a cpu there is free"});
+  }
+  for (const auto& [reason, ranges] : troubled) {
+    lines.push_back({ranges.text(), ranges.count, RankState::running, reason});
   }
 }
 

@@ -175,7 +175,7 @@ std::optional<StopRequest> Core::State::reconcile_held(Worker& worker, const Att
   if (job->stopped || rank == job->active.end()) return revoked;
   for (const LostAttempt& lost : rank->second.lost) {
     if (lost.attempt != key.attempt || lost.worker != worker.info.id) continue;
-    emit(AttemptLeased{key, worker.info.id, lost.checkpoint, lost.second});
+    emit(AttemptLeased{key, worker.info.id, lost.checkpoint, lost.second, lost.base_ms});
     worker.excused = worker.excused || over(worker);
     return std::nullopt;
   }
@@ -193,6 +193,7 @@ void Core::State::take_progress(const Worker& worker, const AttemptProgress& pro
       open.fraction = std::min(progress.fraction, 1.0);
       open.text = bounded(progress.text, 1024);
     }
+    open.trouble = bounded(progress.trouble, 1024);
     touch(*job);
   }
 }

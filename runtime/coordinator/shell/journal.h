@@ -66,6 +66,7 @@ struct AttemptRow {
   WorkerId worker;
   uint32_t checkpoint = 0;  // it began from; 0: from none
   bool second = false;
+  uint64_t base_ms = 0;  // what that checkpoint stands for
   bool ended = false;
   bool final = false;
   RankState state = RankState::running;

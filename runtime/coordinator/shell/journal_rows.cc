@@ -115,8 +115,8 @@ uint32_t attempt_crc(const StoredAttempt& a) {
   bytes.number(row.worker.value).number(a.leased_seq).number(a.ended_seq);
   // Only when they say something: rows of version 1 keep their checksums.
   const uint64_t saved_ms = a.ended_seq == 0 ? 0 : row.outcome.saved_ms;
-  if (row.checkpoint != 0 || row.second || saved_ms != 0) {
-    bytes.number(row.checkpoint).number(row.second).number(saved_ms);
+  if (row.checkpoint != 0 || row.second || saved_ms != 0 || row.base_ms != 0) {
+    bytes.number(row.checkpoint).number(row.second).number(saved_ms).number(row.base_ms);
   }
   if (a.ended_seq == 0) return bytes.crc();
   const AttemptOutcome& o = row.outcome;
@@ -136,13 +136,14 @@ StoredAttempt read_attempt(const Statement& row, int at, bool* intact) {
   a.ended_seq = row.u64(at + 5);
   a.row.checkpoint = uint32_t(row.integer(at + 20));
   a.row.second = row.integer(at + 21) != 0;
+  a.row.base_ms = row.u64(at + 23);
   a.row.ended = a.ended_seq != 0;
   if (a.row.ended) {
     a.row.final = row.integer(at + 6) != 0;
     a.row.state = static_cast<RankState>(row.integer(at + 7));
     a.row.outcome = read_outcome(row, at + 8);
   }
-  if (intact != nullptr) *intact = attempt_crc(a) == static_cast<uint32_t>(row.integer(at + 23));
+  if (intact != nullptr) *intact = attempt_crc(a) == static_cast<uint32_t>(row.integer(at + 24));
   return a;
 }
 
@@ -165,12 +166,13 @@ uint32_t checkpoint_crc(const CheckpointKept& kept, std::string_view chunks, uin
   bytes.number(kept.key.job.value).number(kept.key.rank).number(kept.key.attempt);
   bytes.number(kept.checkpoint.number).text(output_bytes(kept.checkpoint.manifest));
   bytes.number(kept.checkpoint.manifest.size_bytes).text(chunks);
-  return bytes.number(kept.saved_ms).number(seq).crc();
+  return bytes.number(kept.saved_ms).number(kept.total_ms).number(seq).crc();
 }
 
 uint32_t drop_crc(const CheckpointsDropped& dropped, uint64_t seq) {
   Bytes bytes;
-  bytes.number(dropped.job.value).number(dropped.rank).number(dropped.through);
+  bytes.number(dropped.job.value).number(dropped.rank).number(dropped.first);
+  bytes.number(dropped.through);
   return bytes.number(seq).crc();
 }
 

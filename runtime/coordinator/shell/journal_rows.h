@@ -17,7 +17,7 @@ namespace pesc::coordinator {
 #define PESC_ATTEMPT_COLUMNS                                                                  \
   "job,rank,attempt,worker,leased_seq,ended_seq,final,state,reason,exit_code,signal,"         \
   "refused,detail,started,duration,cpu,rss,output,output_size,uncollected,checkpoint,second," \
-  "saved,crc"
+  "saved,base,crc"
 
 struct StoredAttempt {
   AttemptRow row;

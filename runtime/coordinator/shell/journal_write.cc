@@ -13,8 +13,8 @@ absl::Status SqliteJournal::prepare() {
       {&statements_.add_job,
        "INSERT INTO jobs(id,seq,owner,spec,submitted,crc) VALUES(?1,?2,?3,?4,?5,?6)"},
       {&statements_.lease,
-       "INSERT OR REPLACE INTO attempts(job,rank,attempt,worker,leased_seq,checkpoint,second,crc) "
-       "VALUES(?1,?2,?3,?4,?5,?6,?7,?8)"},
+       "INSERT OR REPLACE INTO attempts(job,rank,attempt,worker,leased_seq,checkpoint,second,"
+       "base,crc) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)"},
       {&statements_.end,
        "UPDATE attempts SET ended_seq=?4,final=?5,state=?6,reason=?7,exit_code=?8,signal=?9,"
        "refused=?10,detail=?11,started=?12,duration=?13,cpu=?14,rss=?15,output=?16,"
@@ -23,7 +23,7 @@ absl::Status SqliteJournal::prepare() {
        "INSERT OR IGNORE INTO attempts(job,rank,attempt,worker,leased_seq,crc) "
        "VALUES(?1,?2,?3,0,0,0)"},
       {&statements_.find_attempt,
-       "SELECT worker,leased_seq,checkpoint,second FROM attempts "
+       "SELECT worker,leased_seq,checkpoint,second,base FROM attempts "
        "WHERE job=?1 AND rank=?2 AND attempt=?3"},
       {&statements_.event,
        "INSERT INTO job_events(job,seq,kind,payload,crc) VALUES(?1,?2,?3,?4,?5)"},
@@ -32,14 +32,15 @@ absl::Status SqliteJournal::prepare() {
        "INSERT OR REPLACE INTO workers(id,name,room,draining,crc) VALUES(?1,?2,?3,?4,?5)"},
       {&statements_.keep_checkpoint,
        "INSERT OR REPLACE INTO checkpoints(job,rank,number,attempt,manifest,manifest_size,chunks,"
-       "saved,seq,crc) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)"},
+       "saved,total,seq,crc) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"},
       {&statements_.collect_dropped,
        "INSERT INTO dropped_blobs(manifest,chunks) SELECT manifest,chunks FROM checkpoints "
-       "WHERE job=?1 AND rank=?2 AND number<=?3"},
+       "WHERE job=?1 AND rank=?2 AND number BETWEEN ?3 AND ?4"},
       {&statements_.delete_dropped,
-       "DELETE FROM checkpoints WHERE job=?1 AND rank=?2 AND number<=?3"},
+       "DELETE FROM checkpoints WHERE job=?1 AND rank=?2 AND number BETWEEN ?3 AND ?4"},
       {&statements_.drop,
-       "INSERT OR REPLACE INTO checkpoint_drops(job,rank,through,seq,crc) VALUES(?1,?2,?3,?4,?5)"},
+       "INSERT OR REPLACE INTO checkpoint_drops(job,rank,first,through,seq,crc) "
+       "VALUES(?1,?2,?3,?4,?5,?6)"},
       {&statements_.mark_erased,
        "INSERT OR IGNORE INTO erased(job,spec) SELECT id,spec FROM jobs WHERE id=?1"},
       {&statements_.erase_job, "DELETE FROM jobs WHERE id=?1"},
@@ -75,6 +76,7 @@ absl::Status SqliteJournal::write(const AttemptLeased& record) {
   attempt.row.worker = record.worker;
   attempt.row.checkpoint = record.checkpoint;
   attempt.row.second = record.second;
+  attempt.row.base_ms = record.base_ms;
   attempt.leased_seq = next_seq_;
   Statement& s = statements_.lease;
   s.bind_u64(1, record.key.job.value);
@@ -84,7 +86,8 @@ absl::Status SqliteJournal::write(const AttemptLeased& record) {
   s.bind_u64(5, next_seq_);
   s.bind(6, record.checkpoint);
   s.bind(7, record.second);
-  s.bind(8, attempt_crc(attempt));
+  s.bind_u64(8, record.base_ms);
+  s.bind(9, attempt_crc(attempt));
   return s.run();
 }
 
@@ -105,6 +108,7 @@ absl::StatusOr<StoredAttempt> SqliteJournal::stored(const AttemptKey& key) {
     attempt.leased_seq = s.u64(1);
     attempt.row.checkpoint = uint32_t(s.integer(2));
     attempt.row.second = s.integer(3) != 0;
+    attempt.row.base_ms = s.u64(4);
     return attempt;
   }
   Statement& insert = statements_.end_unknown;
@@ -198,8 +202,9 @@ absl::Status SqliteJournal::write(const CheckpointKept& record) {
   s.bind_u64(6, record.checkpoint.manifest.size_bytes);
   s.bind_bytes(7, chunks);
   s.bind_u64(8, record.saved_ms);
-  s.bind_u64(9, next_seq_);
-  s.bind(10, checkpoint_crc(record, chunks, next_seq_));
+  s.bind_u64(9, record.total_ms);
+  s.bind_u64(10, next_seq_);
+  s.bind(11, checkpoint_crc(record, chunks, next_seq_));
   return s.run();
 }
 
@@ -209,15 +214,17 @@ absl::Status SqliteJournal::write(const CheckpointsDropped& record) {
   for (Statement* s : {&statements_.collect_dropped, &statements_.delete_dropped}) {
     s->bind_u64(1, record.job.value);
     s->bind(2, record.rank);
-    s->bind(3, record.through);
+    s->bind(3, record.first);
+    s->bind(4, record.through);
     if (absl::Status status = s->run(); !status.ok()) return status;
   }
   Statement& s = statements_.drop;
   s.bind_u64(1, record.job.value);
   s.bind(2, record.rank);
-  s.bind(3, record.through);
-  s.bind_u64(4, next_seq_);
-  s.bind(5, drop_crc(record, next_seq_));
+  s.bind(3, record.first);
+  s.bind(4, record.through);
+  s.bind_u64(5, next_seq_);
+  s.bind(6, drop_crc(record, next_seq_));
   return s.run();
 }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace pesc::sim {
 namespace {
 
@@ -22,19 +24,29 @@ bool passed_over(const LedgerRank& rank, uint32_t number) {
 
 std::string check_lease(const Ledger& ledger, const co::AttemptLeased& r) {
   const LedgerRank* rank = ledger.rank(r.key);
-  if (rank == nullptr || rank->attempts.contains(r.key.attempt)) return {};  // it runs already
-  uint32_t newest = 0;
-  for (const auto& [number, checkpoint] : rank->checkpoints) {
-    if (!passed_over(*rank, number)) newest = number;
+  if (rank == nullptr) return {};
+  if (auto it = rank->attempts.find(r.key.attempt);
+      it != rank->attempts.end()) {  // it runs already
+    if (it->second.base_ms == r.base_ms) return {};
+    return fmt::format("checkpoints: {} is leased again as one that began from another",
+                       to_string(r.key));
   }
-  if (r.checkpoint == newest) return {};
-  if (r.checkpoint > newest) {
+  uint32_t best = 0;
+  uint64_t total_ms = 0;
+  for (const auto& [number, checkpoint] : rank->checkpoints) {
+    if (passed_over(*rank, number) || checkpoint.total_ms < total_ms) continue;
+    best = number;
+    total_ms = checkpoint.total_ms;
+  }
+  if (r.checkpoint == best && r.base_ms == total_ms) return {};
+  if (r.checkpoint != 0 &&
+      (!rank->checkpoints.contains(r.checkpoint) || passed_over(*rank, r.checkpoint))) {
     return fmt::format(
         "checkpoints: {} begins from number {}, which is not kept or known to be bad",
         to_string(r.key), r.checkpoint);
   }
-  return fmt::format("checkpoints: {} begins from number {}, but number {} was acknowledged",
-                     to_string(r.key), r.checkpoint, newest);
+  return fmt::format("checkpoints: {} begins from number {}, but number {} stands for most, {} ms",
+                     to_string(r.key), r.checkpoint, best, total_ms);
 }
 
 }  // namespace
@@ -45,8 +57,8 @@ std::string check_checkpoint_answered(const Ledger& ledger, const AttemptKey& ke
   if (rank == nullptr || rank->final || number == 0) return {};
   auto it = rank->checkpoints.find(number);
   if (it == rank->checkpoints.end()) {
-    // Already the oldest of more than are kept?
-    if (!rank->checkpoints.empty() && number < rank->checkpoints.begin()->first) return {};
+    // Already the worst of more than are kept? The newest never is.
+    if (!rank->checkpoints.empty() && number < rank->checkpoints.rbegin()->first) return {};
     return fmt::format("checkpoints: number {} of {} was acknowledged, but it is not durable",
                        number, to_string(key));
   }
@@ -58,7 +70,13 @@ std::string Checkpoints::check(const Ledger& ledger, const co::Record& record) {
   if (const auto* r = std::get_if<co::AttemptLeased>(&record)) return check_lease(ledger, *r);
   if (const auto* r = std::get_if<co::CheckpointsDropped>(&record)) {
     const LedgerRank* rank = ledger.rank({r->job, r->rank, 0});
-    if (rank != nullptr) had_.insert({{r->job, r->rank}, rank->checkpoints.size()});
+    if (rank == nullptr) return {};
+    had_.insert({{r->job, r->rank}, rank->checkpoints.size()});
+    uint64_t& best_ms = dropped_ms_[{r->job, r->rank}];
+    for (const auto& [number, one] : rank->checkpoints) {
+      const bool goes = number >= r->first && number <= r->through && !passed_over(*rank, number);
+      if (goes) best_ms = std::max(best_ms, one.total_ms);
+    }
   }
   if (const auto* r = std::get_if<co::AttemptEnded>(&record)) {
     if (!died_.contains(r->key) || !uses_up_a_retry(r->outcome.reason)) return {};
@@ -75,6 +93,11 @@ std::string Checkpoints::check(const Ledger& ledger, const co::Record& record) {
     if (!rank->checkpoints.empty() && r->checkpoint.number <= rank->checkpoints.rbegin()->first) {
       return fmt::format("checkpoints: {} saves number {} a second time", to_string(r->key),
                          r->checkpoint.number);
+    }
+    auto by = rank->attempts.find(r->key.attempt);
+    if (by == rank->attempts.end() || r->total_ms != by->second.base_ms + r->saved_ms) {
+      return fmt::format("checkpoints: number {} of {} stands for {} ms, which is wrong",
+                         r->checkpoint.number, to_string(r->key), r->total_ms);
     }
   }
   return {};
@@ -100,13 +123,24 @@ std::string Checkpoints::check_transaction(const Ledger& ledger) {
   std::string wrong;
   for (const auto& [of, had] : had_) {
     const LedgerRank* rank = ledger.rank({of.first, of.second, 0});
-    if (rank == nullptr || rank->final || rank->checkpoints.size() >= keep_) continue;
-    if (rank->checkpoints.size() >= had) continue;
+    if (rank == nullptr || rank->final) continue;
+    uint32_t better = 0;
+    for (const auto& [number, one] : rank->checkpoints) {
+      better += !passed_over(*rank, number) && one.total_ms >= dropped_ms_[of];
+    }
+    if (dropped_ms_[of] > 0 && better < keep_) {
+      wrong = fmt::format(
+          "checkpoints: of job {} rank {} one that stands for {} ms is dropped, {} "
+          "better ones are kept",
+          to_string(of.first), of.second, dropped_ms_[of], better);
+    }
+    if (rank->checkpoints.size() >= keep_ || rank->checkpoints.size() >= had) continue;
     wrong =
         fmt::format("checkpoints: of job {} rank {}, which is not final, only {} of {} are kept",
                     to_string(of.first), of.second, rank->checkpoints.size(), had);
   }
   had_.clear();
+  dropped_ms_.clear();
   return wrong;
 }
 

@@ -1,5 +1,5 @@
 // What was saved stays saved: an acknowledged checkpoint is kept while its rank is not final, and
-// an attempt begins from the newest one that is not known to be bad.
+// an attempt begins from the one that stands for most work of those that are not known to be bad.
 #pragma once
 
 #include <map>
@@ -26,8 +26,9 @@ class Checkpoints {
  private:
   uint32_t keep_;
   std::map<std::pair<JobId, uint32_t>, uint32_t> deaths_;
-  std::set<AttemptKey> died_;
-  std::map<std::pair<JobId, uint32_t>, size_t> had_;  // ranks of which some were dropped
+  std::set<AttemptKey> died_, saved_;
+  std::map<std::pair<JobId, uint32_t>, size_t> had_;           // ranks of which some were dropped
+  std::map<std::pair<JobId, uint32_t>, uint64_t> dropped_ms_;  // the best of these
 };
 
 // An answer to an offer leaves the coordinator with this number.

@@ -63,8 +63,10 @@ void Ledger::apply(const co::Record& record) {
   } else if (const auto* r = std::get_if<co::AttemptLeased>(&record)) {
     LedgerRank& rank = jobs.at(r->key.job).ranks.at(r->key.rank);
     rank.last_attempt = std::max(rank.last_attempt, r->key.attempt);
-    rank.attempts[r->key.attempt] = {
-        .worker = r->worker, .checkpoint = r->checkpoint, .second = r->second};
+    rank.attempts[r->key.attempt] = {.worker = r->worker,
+                                     .checkpoint = r->checkpoint,
+                                     .base_ms = r->base_ms,
+                                     .second = r->second};
   } else if (const auto* r = std::get_if<co::AttemptEnded>(&record)) {
     LedgerJob& job = jobs.at(r->key.job);
     LedgerRank& rank = job.ranks.at(r->key.rank);
@@ -103,10 +105,10 @@ void Ledger::apply(const co::Record& record) {
 void Ledger::apply_kept(const co::Record& record) {
   if (const auto* r = std::get_if<co::CheckpointKept>(&record)) {
     jobs.at(r->key.job).ranks.at(r->key.rank).checkpoints[r->checkpoint.number] = {
-        r->key, r->checkpoint.manifest, r->saved_ms};
+        r->key, r->checkpoint.manifest, r->saved_ms, r->total_ms};
   } else if (const auto* r = std::get_if<co::CheckpointsDropped>(&record)) {
     auto& kept = jobs.at(r->job).ranks.at(r->rank).checkpoints;
-    kept.erase(kept.begin(), kept.upper_bound(r->through));
+    kept.erase(kept.lower_bound(r->first), kept.upper_bound(r->through));
   } else if (const auto* r = std::get_if<co::GangStarted>(&record)) {
     jobs.at(r->job).gang_starts[r->generation] = {r->master_addr, r->master_port};
   } else if (const auto* r = std::get_if<co::WorkerDraining>(&record)) {

@@ -16,6 +16,7 @@ namespace pesc::sim {
 struct LedgerAttempt {
   WorkerId worker;
   uint32_t checkpoint = 0;  // it began from
+  uint64_t base_ms = 0;     // what that stands for
   bool second = false;
   bool ended = false;
   bool final = false;
@@ -28,6 +29,7 @@ struct LedgerCheckpoint {
   AttemptKey by;
   BlobRef manifest;
   uint64_t saved_ms = 0;
+  uint64_t total_ms = 0;
   bool operator==(const LedgerCheckpoint&) const = default;
 };
 
