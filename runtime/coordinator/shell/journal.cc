@@ -145,8 +145,8 @@ absl::Status SqliteJournal::probe() {
 }
 
 absl::StatusOr<std::vector<JobId>> SqliteJournal::erased() {
-  absl::StatusOr<Statement> s =
-      Statement::prepare(db_.get(), "SELECT job FROM erased ORDER BY job");
+  absl::StatusOr<Statement> s = Statement::prepare(
+      db_.get(), "SELECT job FROM erased WHERE job NOT IN (SELECT id FROM jobs) ORDER BY job");
   if (!s.ok()) return s.status();
   std::vector<JobId> jobs;
   while (true) {

@@ -31,6 +31,10 @@ void Damages::add(WorkerId worker) {
   name("the row of worker " + to_string(worker));
 }
 
+void Damages::add_stray(JobId job, std::string what) {
+  if (strays_.insert(job).second) name(std::move(what));
+}
+
 void Damages::add_checkpoint(const AttemptKey& key, uint32_t number) {
   checkpoints_.push_back({key.job, key.rank, number});
   name("job " + to_string(key.job) + ": checkpoint " + std::to_string(number) + " of rank " +
@@ -59,12 +63,14 @@ absl::Status Damages::status(const std::filesystem::path& path, size_t all_jobs)
     lost += (lost.empty() ? "" : ", ") + count_of(workers_.size(), "worker") +
             " (which attach again by themselves)";
   }
+  const size_t others = all_jobs > jobs_.size() ? all_jobs - jobs_.size() : 0;
   return absl::DataLossError(
       "the journal " + path.string() +
       " has damaged rows (their checksums differ, or they cannot be read): " + names() + ". " +
-      (all_jobs > jobs_.size() ? count_of(all_jobs - jobs_.size(), "other job") : "No other job") +
-      " in it " + (all_jobs - jobs_.size() == 1 ? "is" : "are") +
-      " intact. Put a backup of the state directory back, or start once with --drop-damaged, which "
+      (others == 0   ? "No other job is in it"
+       : others == 1 ? "1 other job in it is intact"
+                     : std::to_string(others) + " other jobs in it are intact") +
+      ". Put a backup of the state directory back, or start once with --drop-damaged, which "
       "loses " +
       (lost.empty() ? "what is named here" : lost) +
       " and keeps everything else; nothing was changed");
@@ -92,6 +98,7 @@ absl::Status SqliteJournal::drop_damaged(bool pages_are_damaged) {
   if (status.ok()) status = replay.run([](const Record&) {});
   if (status.code() == absl::StatusCode::kDataLoss) return copy_what_is_intact();
   if (!status.ok() || damages.none()) return status;
+  if (damages.unreadable()) return copy_what_is_intact();
   return drop_rows(damages);
 }
 
@@ -102,6 +109,17 @@ absl::Status SqliteJournal::drop_rows(const Damages& damages) {
       if (absl::Status erased = erase(job); !erased.ok()) return erased;
     }
     std::string sql;
+    // One without a description has rows to be purged all the same.
+    for (const JobId job : damages.jobs()) {
+      sql += "INSERT OR IGNORE INTO erased(job,spec) VALUES(" + std::to_string(int64_t(job.value)) +
+             ",x'');";
+    }
+    for (const JobId job : damages.strays()) {
+      for (const char* table : {"attempts", "job_events", "checkpoints", "checkpoint_drops"}) {
+        sql += std::string("DELETE FROM ") + table +
+               " WHERE job=" + std::to_string(int64_t(job.value)) + ";";
+      }
+    }
     for (const WorkerId worker : damages.workers()) {
       sql += "DELETE FROM workers WHERE id=" + std::to_string(int64_t(worker.value)) + ";";
     }

@@ -22,10 +22,11 @@ class SqliteReader final : public JournalReader {
         {&failures_, "SELECT " PESC_ATTEMPT_COLUMNS
                      " FROM attempts WHERE job=?1 AND final=1 AND state=?2 ORDER BY rank, attempt"},
         {&outputs_,
-         "SELECT output,output_size FROM attempts WHERE job=?1 AND length(output)=32 ORDER BY "
+         "SELECT output,output_size FROM attempts WHERE job=?1 AND length(CAST(output AS BLOB))=32 "
+         "ORDER BY "
          "rank"},
         {&spec_,
-         "SELECT spec FROM jobs WHERE id=?1 UNION ALL SELECT spec FROM erased WHERE job=?1"},
+         "SELECT spec,0 FROM jobs WHERE id=?1 UNION ALL SELECT spec,1 FROM erased WHERE job=?1"},
         {&jobs_, "SELECT id FROM jobs ORDER BY seq"},
         {&checkpoints_, "SELECT manifest,chunks FROM checkpoints"},
         {&dropped_, "SELECT id,manifest,chunks FROM dropped_blobs ORDER BY id LIMIT ?1"},
@@ -83,8 +84,12 @@ class SqliteReader final : public JournalReader {
     absl::Status decoded;
     absl::Status status = each(spec_, [&](const Statement& s) {
       absl::StatusOr<JobSpec> spec = protocol::parse_spec(s.bytes(0));
-      decoded = spec.status();
-      if (!spec.ok()) return;
+      if (!spec.ok()) {
+        // A job that was dropped because it was damaged: the blobs that only it named go at the
+        // next start.
+        if (s.integer(1) == 0) decoded = spec.status();
+        return;
+      }
       for (const FileRef& file : spec->files) {
         if (!file.blob.empty()) input(file.blob);
       }

@@ -18,17 +18,16 @@ struct Part {
 };
 constexpr Part kParts[] = {
     {"SELECT seq,kind,payload,crc FROM job_events WHERE job=?1 ORDER BY seq", 0},
-    {"SELECT leased_seq,rank,attempt,worker,ended_seq,checkpoint,second,base,crc FROM "
-     "attempts WHERE job=?1 AND leased_seq>0 ORDER BY leased_seq",
+    {"SELECT leased_seq,rank,attempt,worker,ended_seq,checkpoint,second,crc FROM attempts "
+     "WHERE job=?1 AND leased_seq>0 ORDER BY leased_seq",
      0},
     {"SELECT " PESC_ATTEMPT_COLUMNS
      " FROM attempts WHERE job=?1 AND ended_seq>0 ORDER BY ended_seq",
      5},
-    {"SELECT seq,rank,attempt,number,manifest,manifest_size,chunks,saved,total,crc FROM "
-     "checkpoints "
+    {"SELECT seq,rank,attempt,number,manifest,manifest_size,chunks,saved,crc FROM checkpoints "
      "WHERE job=?1 ORDER BY seq",
      0},
-    {"SELECT seq,rank,first,through,crc FROM checkpoint_drops WHERE job=?1 ORDER BY seq", 0},
+    {"SELECT seq,rank,through,crc FROM checkpoint_drops WHERE job=?1 ORDER BY seq", 0},
 };
 
 constexpr const char* kJobs = "SELECT id,seq,owner,spec,submitted,crc FROM jobs ORDER BY seq";
@@ -42,7 +41,10 @@ std::string attempt_name(const AttemptKey& key) {
 absl::Status Replay::prepare() {
   static_assert(std::size(kParts) == kSources);
   for (size_t part = 0; part < kSources; ++part) {
-    absl::StatusOr<Statement> rows = Statement::prepare(db_.get(), kParts[part].sql);
+    std::string sql = kParts[part].sql;
+    // Nothing can be looked up then: all rows are read for each job.
+    if (out_of_order_) sql.replace(sql.find("job=?1"), 3, "+job");
+    absl::StatusOr<Statement> rows = Statement::prepare(db_.get(), sql.c_str());
     if (!rows.ok()) return rows.status();
     sources_[part].rows = std::move(*rows);
   }
@@ -50,13 +52,20 @@ absl::Status Replay::prepare() {
 }
 
 absl::Status Replay::run(const Apply& apply) {
+  if (absl::Status status = load_jobs(); !status.ok()) return status;
+  absl::StatusOr<bool> sorted = in_order();
+  if (!sorted.ok()) return sorted.status();
+  if (!*sorted) {
+    survey();
+    return absl::OkStatus();
+  }
   if (absl::Status status = workers(apply); !status.ok()) return status;
   absl::StatusOr<Statement> jobs = Statement::prepare(db_.get(), kJobs);
   if (!jobs.ok()) return jobs.status();
   while (true) {
     absl::StatusOr<bool> row = jobs->next();
     if (!row.ok()) return row.status();
-    if (!*row) return absl::OkStatus();
+    if (!*row) break;
     ++jobs_;
     std::optional<JobRow> found = job_row(*jobs);
     if (!found) continue;
@@ -64,6 +73,8 @@ absl::Status Replay::run(const Apply& apply) {
     apply(std::move(found->added));
     if (absl::Status status = job(id, apply); !status.ok()) return status;
   }
+  if (!damages_.none()) find_strays();  // one may be another job's row
+  return absl::OkStatus();
 }
 
 std::optional<Replay::JobRow> Replay::job_row(Statement& row) {
@@ -174,13 +185,12 @@ void Replay::lease_row(JobId job, const Apply& apply) {
   attempt.leased_seq = sources_[kLease].place;
   attempt.row.checkpoint = uint32_t(s.integer(5));
   attempt.row.second = s.integer(6) != 0;
-  attempt.row.base_ms = s.u64(7);
-  if (s.u64(4) == 0 && attempt_crc(attempt) != uint32_t(s.integer(8))) {
+  if (s.u64(4) == 0 && attempt_crc(attempt) != uint32_t(s.integer(7))) {
     damages_.add(job, attempt_name(attempt.row.key));
     return;
   }
   apply(AttemptLeased{attempt.row.key, attempt.row.worker, attempt.row.checkpoint,
-                      attempt.row.second, attempt.row.base_ms});
+                      attempt.row.second});
 }
 
 void Replay::end_row(JobId job, const Apply& apply) {
@@ -202,9 +212,8 @@ void Replay::checkpoint_row(JobId job, const Apply& apply) {
   kept.checkpoint.number = uint32_t(s.integer(3));
   kept.checkpoint.manifest = blob_ref(s.bytes(4), s.u64(5));
   kept.saved_ms = s.u64(7);
-  kept.total_ms = s.u64(8);
   const std::string_view chunks = s.bytes(6);
-  if (checkpoint_crc(kept, chunks, source.place) != uint32_t(s.integer(9))) {
+  if (checkpoint_crc(kept, chunks, source.place) != uint32_t(s.integer(8))) {
     damages_.add_checkpoint(kept.key, kept.checkpoint.number);
     return;
   }
@@ -217,9 +226,8 @@ void Replay::checkpoint_row(JobId job, const Apply& apply) {
 void Replay::drop_row(JobId job, const Apply& apply) {
   const Source& source = sources_[kDrop];
   const CheckpointsDropped dropped{job, uint32_t(source.rows.integer(1)),
-                                   uint32_t(source.rows.integer(3)),
                                    uint32_t(source.rows.integer(2))};
-  if (drop_crc(dropped, source.place) != uint32_t(source.rows.integer(4))) {
+  if (drop_crc(dropped, source.place) != uint32_t(source.rows.integer(3))) {
     damages_.add(job, "the dropped checkpoints of rank " + std::to_string(dropped.rank));
   } else {
     apply(dropped);
@@ -245,7 +253,10 @@ std::vector<Replay::JobRow> Replay::survey() {
   std::map<uint64_t, JobRow> found;
   scan_jobs("SELECT id,seq,owner,spec,submitted,crc FROM jobs ORDER BY id", found);
   scan_jobs("SELECT id,seq,owner,spec,submitted,crc FROM jobs ORDER BY id DESC", found);
-  find_lost_descriptions(found);
+  (void)load_jobs();  // what of them can be read
+  for (const auto& [id, row] : found) live_.insert(id);
+  find_strays();
+  if (out_of_order_) (void)prepare();
   std::vector<JobRow> jobs;
   for (auto& [id, row] : found) {
     const absl::Status status = job(row.added.id, [](const Record&) {});
@@ -257,27 +268,6 @@ std::vector<Replay::JobRow> Replay::survey() {
   jobs_ = jobs.size();
   for (const JobId id : damages_.jobs()) jobs_ += found.contains(id.value) ? 0 : 1;
   return jobs;
-}
-
-// Jobs that have attempts, and no row of their own any more.
-void Replay::find_lost_descriptions(const std::map<uint64_t, JobRow>& known) {
-  absl::StatusOr<Statement> next =
-      Statement::prepare(db_.get(),
-                         "SELECT min(job) FROM attempts WHERE job>?1 AND NOT EXISTS "
-                         "(SELECT 1 FROM erased WHERE erased.job=attempts.job)");
-  if (!next.ok()) return;
-  int64_t last = INT64_MIN;
-  while (true) {
-    next->bind(1, last);
-    absl::StatusOr<bool> row = next->next();
-    if (!row.ok() || !*row || next->is_null(0)) return;
-    last = next->integer(0);
-    next->reset();
-    const JobId id{static_cast<uint64_t>(last)};
-    if (!known.contains(id.value) && !damages_.jobs().contains(id)) {
-      damages_.add(id, "its description cannot be read");
-    }
-  }
 }
 
 }  // namespace pesc::coordinator

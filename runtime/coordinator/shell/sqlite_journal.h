@@ -1,6 +1,6 @@
 // The journal's class over SQLite. Private to this folder: journal.cc opens and commits,
-// journal_write.cc turns records into rows, journal_replay.cc rows into records, journal_damage.cc
-// saves what can be saved.
+// journal_write.cc turns records into rows, journal_replay.cc rows into records, journal_check.cc
+// looks at the order of the rows, journal_damage.cc saves what can be saved.
 #pragma once
 
 #include <array>
@@ -26,7 +26,9 @@ class Damages {
   void add(WorkerId worker);
   // A checkpoint is lost alone: its rank begins from another one.
   void add_checkpoint(const AttemptKey& key, uint32_t number);
-  // A part of the file that cannot be read at all.
+  // Rows under a job that there is not. Nothing but these rows goes with it.
+  void add_stray(JobId job, std::string what);
+  // A part of the file that cannot be read at all, or not be found: what is intact must be copied.
   void add_unreadable(std::string what);
 
   struct Checkpoint {
@@ -34,6 +36,7 @@ class Damages {
     uint32_t rank = 0, number = 0;
   };
   const std::set<JobId>& jobs() const { return jobs_; }
+  const std::set<JobId>& strays() const { return strays_; }
   const std::set<WorkerId>& workers() const { return workers_; }
   const std::vector<Checkpoint>& checkpoints() const { return checkpoints_; }
   bool unreadable() const { return unreadable_; }
@@ -47,7 +50,7 @@ class Damages {
   std::vector<std::string> named_;
   size_t count_ = 0;
   bool unreadable_ = false;
-  std::set<JobId> jobs_;
+  std::set<JobId> jobs_, strays_;
   std::set<WorkerId> workers_;
   std::vector<Checkpoint> checkpoints_;
 };
@@ -80,7 +83,13 @@ class Replay {
  private:
   std::optional<JobRow> job_row(Statement& row);
   void scan_jobs(const char* sql, std::map<uint64_t, JobRow>& found);
-  void find_lost_descriptions(const std::map<uint64_t, JobRow>& known);
+  absl::Status load_jobs();
+  bool known(JobId job) const;
+  // False: some row is out of order, or of a job that is not known. find_strays() tells which.
+  absl::StatusOr<bool> in_order();
+  void find_strays();
+  void find_strays(size_t table);
+  std::optional<JobId> find_owner(size_t table, const Statement& row, JobId claimed);
   absl::Status advance(size_t part);
   void row(size_t part, JobId job, const Apply& apply);
   void event_row(JobId job, const Apply& apply);
@@ -92,6 +101,9 @@ class Replay {
   Database& db_;
   Damages& damages_;
   bool with_chunks_;
+  std::set<uint64_t> live_, erased_;  // jobs
+  bool out_of_order_ = false;
+  int searched_ = 0;
   static constexpr size_t kSources = 5;
   struct Source {
     Statement rows;
