@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
+#include <optional>
+
 #include "tests/worker_core/machine.h"
 
 namespace pesc::worker {
@@ -28,10 +30,32 @@ class WorkerCheckpoints : public ::testing::Test {
   }
   void mark() { m(CheckpointMarked{key_of(0)}); }
   void saved(bool saved = true) { m(CheckpointSaved{key_of(0), saved, ""}); }
+  void failed(const std::string& why) { m(CheckpointSaved{key_of(0), false, why}); }
+  // What the next heartbeat says of it; nothing: it does not name it.
+  std::optional<Progressed> told() {
+    m.wait(kHeartbeat);
+    for (const SendReport& report : m.got<SendReport>()) {
+      if (!report.progress.empty()) return report.progress[0];
+    }
+    return std::nullopt;
+  }
   void exit(EndReason reason, int signal = 0) {
     AttemptOutcome outcome = outcome_of(reason);
     outcome.signal = signal;
     m(Exited{key_of(0), outcome});
+  }
+  void stopped_for_good(EndReason reason) {
+    run(spec());
+    mark();
+    m.stop(key_of(0), reason);
+    failed("it is not wanted any more");
+    m.wait(1'000'000);
+    EXPECT_FALSE(saves());
+    mark();
+    EXPECT_FALSE(saves());
+    exit(EndReason::time_limit);
+    EXPECT_FALSE(saves());
+    EXPECT_NE(m.state(key_of(0)), AttemptState::saving);
   }
   bool saves() const { return m.got<SaveCheckpoint>().size() == 1; }
   bool packs() const { return m.got<Pack>().size() == 1; }
@@ -284,6 +308,62 @@ TEST_F(WorkerCheckpoints, ARevokedGangMemberSavesWhatItHadMarked) {
   ASSERT_EQ(m.reported().size(), 1u);
   EXPECT_EQ(m.reported()[0].outcome.reason, EndReason::revoked);
 }
+
+TEST_F(WorkerCheckpoints, OneThatIsNotSavedIsToldUntilOneIs) {
+  run(spec());
+  mark();
+  failed("\"state\" changes while it is read");
+  auto report = told();
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->key, key_of(0));
+  EXPECT_EQ(report->trouble, "checkpoint not saved: \"state\" changes while it is read");
+  EXPECT_LT(report->fraction, 0) << "the program has said nothing";
+  EXPECT_TRUE(saves());
+  EXPECT_FALSE(told()) << "it is told once";
+  m(Progressed{key_of(0), 0.5, "half"});
+  report = told();
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->fraction, 0.5);
+  EXPECT_NE(report->trouble, "") << "what the program says does not mend it";
+  saved();
+  report = told();
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->trouble, "");
+  EXPECT_EQ(report->fraction, 0.5);
+  EXPECT_EQ(report->text, "half");
+}
+
+TEST_F(WorkerCheckpoints, ANewSessionIsToldOfItAgain) {
+  run(spec());
+  mark();
+  failed("why");
+  ASSERT_TRUE(told());
+  m(Disconnected{});
+  failed("there is no session");
+  m(Connected{kHeartbeat});
+  const auto report = told();
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->trouble, "checkpoint not saved: why");
+}
+
+TEST_F(WorkerCheckpoints, ALastOneThatIsNotSavedIsToldWithTheEnd) {
+  run(spec());
+  m.stop(key_of(0), EndReason::vacated);
+  exit(EndReason::signal, SIGTERM);
+  for (int i = 0; i < 3; ++i) {
+    failed("why");
+    m.wait(1'000);
+  }
+  m(Packed{key_of(0), {}, {}});
+  ASSERT_EQ(m.reported().size(), 1u);
+  EXPECT_THAT(m.reported()[0].outcome.detail, HasSubstr("checkpoint not saved: why"));
+}
+
+TEST_F(WorkerCheckpoints, WhatIsCancelledIsNotSavedAgain) {
+  stopped_for_good(EndReason::cancelled);
+}
+
+TEST_F(WorkerCheckpoints, WhatIsRevokedIsNotSavedAgain) { stopped_for_good(EndReason::revoked); }
 
 TEST_F(WorkerCheckpoints, ItIsPreparedFromTheOneItsLeaseNames) {
   m(Connected{kHeartbeat});

@@ -126,7 +126,12 @@ class FakeCoordinator::SessionServer final : public protocol::WorkerSession::Ser
     std::vector<AttemptKey> keys;
     ++fake_.reports;
     auto params = context.getParams();
-    for (auto progress : params.getProgress()) fake_.progress_.insert(progress.getFraction());
+    for (auto progress : params.getProgress()) {
+      fake_.progress_.insert(progress.getFraction());
+      auto key = protocol::decode(progress.getKey());
+      rpc::throw_if_error(key.status());
+      fake_.trouble[*key] = std::string(protocol::as_view(progress.getTrouble()));
+    }
     for (auto finished : params.getFinished()) take(finished, keys);
     fake_.ready.clear();
     for (auto held : params.getReady()) {

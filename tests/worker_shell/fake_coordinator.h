@@ -76,7 +76,8 @@ class FakeCoordinator {
   int reports = 0;                 // heartbeats included
   bool hold_uploads = false;       // they wait in held_uploads
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> held_uploads;
-  std::map<AttemptKey, uint16_t> ready;  // held attempts, with their port
+  std::map<AttemptKey, std::string> trouble;  // as last said
+  std::map<AttemptKey, uint16_t> ready;       // held attempts, with their port
 
  private:
   class SessionServer;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 class SnapshotTest : public ::testing::Test {
  protected:
@@ -26,9 +28,15 @@ class SnapshotTest : public ::testing::Test {
   HashedSnapshot hashed() {
     auto snapshot = take();
     EXPECT_TRUE(snapshot.ok()) << snapshot.status();
-    auto result = hash_snapshot(*std::move(snapshot), never_);
+    auto result = hash(*std::move(snapshot));
     EXPECT_TRUE(result.ok()) << result.status();
     return result.ok() ? *std::move(result) : HashedSnapshot();
+  }
+  absl::StatusOr<HashedSnapshot> hash(Snapshot snapshot) {
+    SnapshotHashing hashing(std::move(snapshot), cancelled_);
+    for (steps_ = 1;; ++steps_) {
+      if (auto result = hashing.step()) return *std::move(result);
+    }
   }
   std::vector<std::string> names(const HashedSnapshot& hashed) const {
     std::vector<std::string> names;
@@ -39,7 +47,8 @@ class SnapshotTest : public ::testing::Test {
 
   TemporaryDirectory dir_;
   const fs::path from_ = dir_.path() / "checkpoint";
-  const std::atomic<bool> never_{false};
+  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
+  int steps_ = 0;
 };
 
 TEST_F(SnapshotTest, HasFilesDirectoriesAndLinksSorted) {
@@ -103,7 +112,7 @@ TEST_F(SnapshotTest, AReplacedFileIsSavedAsItWas) {
   ASSERT_TRUE(snapshot.ok());
   write_file(from_ / "state.tmp", large('2'));
   fs::rename(from_ / "state.tmp", from_ / "state");
-  auto result = hash_snapshot(*std::move(snapshot), never_);
+  auto result = hash(*std::move(snapshot));
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->manifest.files[0].chunks, std::vector<BlobRef>{blob_of(large('1'))});
 }
@@ -119,7 +128,7 @@ TEST_F(SnapshotTest, AFileWrittenInPlaceMeanwhileIsTornUnlessItWasCloned) {
   const timespec later[2] = {{4'000'000'000, 0}, {4'000'000'000, 0}};
   ASSERT_EQ(::futimens(fd, later), 0);
   ::close(fd);
-  auto result = hash_snapshot(*std::move(snapshot), never_);
+  auto result = hash(*std::move(snapshot));
   if (linked) {
     EXPECT_TRUE(absl::IsAborted(result.status())) << result.status();
   } else {
@@ -128,12 +137,82 @@ TEST_F(SnapshotTest, AFileWrittenInPlaceMeanwhileIsTornUnlessItWasCloned) {
   }
 }
 
-TEST_F(SnapshotTest, GivesUpWhenTheWorkerEnds) {
+TEST_F(SnapshotTest, GivesUpWhenItIsNotWanted) {
   write_file(from_ / "state", large('1'));
   auto snapshot = take();
   ASSERT_TRUE(snapshot.ok());
-  const std::atomic<bool> now{true};
-  EXPECT_TRUE(absl::IsCancelled(hash_snapshot(*std::move(snapshot), now).status()));
+  *cancelled_ = true;
+  EXPECT_TRUE(absl::IsCancelled(hash(*std::move(snapshot)).status()));
+  EXPECT_EQ(steps_, 1);
+}
+
+TEST_F(SnapshotTest, ALargeOneIsHashedInSlices) {
+  {
+    std::ofstream out(from_ / "state", std::ios::binary);
+    const std::string block(1 << 20, 'x');
+    for (int i = 0; i < 100; ++i) out << block;
+  }
+  EXPECT_EQ(hashed().manifest.files[0].chunks.size(), 25u);
+  EXPECT_GE(steps_, 2);
+}
+
+TEST_F(SnapshotTest, AHoleOfManyGigabytesCostsNothing) {
+  constexpr uint64_t kBytes = (400ull << 30) + 5;
+  const int fd = ::open((from_ / "field").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_EQ(::ftruncate(fd, kBytes), 0);
+  ASSERT_EQ(::pwrite(fd, "7", 1, 100ll << 30), 1);
+  ::close(fd);
+  const HashedSnapshot result = hashed();
+  ASSERT_EQ(result.manifest.files.size(), 1u);
+  const std::vector<BlobRef>& chunks = result.manifest.files[0].chunks;
+  ASSERT_EQ(chunks.size(), 102'401u);
+  EXPECT_EQ(chunks[0], zero_chunk());
+  EXPECT_EQ(chunks[25'600], blob_of("7" + std::string(kCheckpointChunkBytes - 1, '\0')));
+  EXPECT_EQ(chunks[25'601], zero_chunk());
+  EXPECT_EQ(chunks.back(), blob_of(std::string(5, '\0')));
+  EXPECT_EQ(result.pieces.size(), 3u);
+}
+
+// A path can be longer than any call takes, and nobody could make it again.
+TEST_F(SnapshotTest, APathThatCouldNotBeRestoredIsRefused) {
+  const std::string name(200, 'a');
+  int fd = ::open(from_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  for (int i = 0; i < 25; ++i) {
+    ASSERT_EQ(::mkdirat(fd, name.c_str(), 0700), 0);
+    const int below = ::openat(fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ::close(fd);
+    fd = below;
+  }
+  ::close(fd);
+  auto snapshot = take();
+  ASSERT_TRUE(absl::IsInvalidArgument(snapshot.status())) << snapshot.status();
+  EXPECT_THAT(std::string(snapshot.status().message()), HasSubstr("too long to be restored"));
+}
+
+TEST_F(SnapshotTest, WhatTheCodecRefusesIsRefusedBeforeItIsOffered) {
+  write_file(from_ / "state", "7");
+  auto snapshot = take();
+  ASSERT_TRUE(snapshot.ok());
+  snapshot->files[0].entry.path = std::string(5'000, 'a');
+  auto result = hash(*std::move(snapshot));
+  ASSERT_TRUE(absl::IsInvalidArgument(result.status())) << result.status();
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("could not be restored"));
+}
+
+TEST_F(SnapshotTest, ALeaseOfTheProgramIsNotWaitedFor) {
+  write_file(from_ / "state", large('1'));
+  auto snapshot = take();
+  ASSERT_TRUE(snapshot.ok());
+  const bool linked = snapshot->files[0].linked;
+  const int fd = ::open((from_ / "state").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(::fcntl(fd, F_SETSIG, SIGURG), 0);  // the kernel's word that somebody wants it: ignored
+  const bool leased = ::fcntl(fd, F_SETLEASE, F_WRLCK) == 0;  // not every file system has them
+  const auto result = hash(*std::move(snapshot));
+  EXPECT_EQ(result.ok(), !(leased && linked)) << result.status();
+  if (!result.ok()) {
+    EXPECT_THAT(std::string(result.status().message()), HasSubstr("lease"));
+  }
+  ::close(fd);
 }
 
 }  // namespace

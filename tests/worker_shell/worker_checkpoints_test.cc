@@ -155,6 +155,69 @@ TEST_F(WorkerCheckpointsTest, ManyAtOnceAllArrive) {
   EXPECT_EQ(fake_.checkpoints.size(), 20u);
 }
 
+TEST_F(WorkerCheckpointsTest, ASparseFileIsSavedAndRestoredWithItsHoles) {
+  open();
+  const JobSpec spec = retried(
+      script("cd \"$PESC_CHECKPOINT_DIR\"\n"
+             "if [ -e field ]; then\n"
+             "  stat -c %s field; dd if=field bs=1M skip=1000 count=1 2>/dev/null | head -c 3\n"
+             "  test $(stat -c %b field) -lt 10000; exit\n"
+             "fi\n"
+             "truncate -s 300G field\n"
+             "echo 41 | dd of=field conv=notrunc bs=1M seek=1000 2>/dev/null\n"
+             "echo checkpoint >> \"$PESC_EVENTS\"; exit 3"));
+  fake_.lease(key_of(0), spec);
+  fake_.wait_for_end(key_of(0));
+  ASSERT_EQ(fake_.checkpoints.size(), 1u);
+  EXPECT_EQ(manifest_of(fake_.checkpoints[0]).files[0].chunks.size(), 76'800u);
+  fake_.lease(key_of(0, 2), spec, {.checkpoint = {1, fake_.checkpoints[0].manifest}});
+  const auto& end = fake_.wait_for_end(key_of(0, 2));
+  EXPECT_EQ(end.outcome.reason, EndReason::succeeded) << "it takes as much disk as it has bytes";
+  EXPECT_EQ(read_file(unpacked(end.output) / "output.txt"), "322122547200\n41\n");
+}
+
+TEST_F(WorkerCheckpointsTest, WhyOneIsNotSavedIsToldUntilOneIs) {
+  open();
+  const std::string release = fifo("release");
+  // The second cannot be restored: its path is too long.
+  fake_.lease(key_of(0), script("cd \"$PESC_CHECKPOINT_DIR\"; n=$(printf '%0200d' 0)\n"
+                                "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do\n"
+                                "  mkdir $n; cd $n; done\n"
+                                "echo checkpoint >> \"$PESC_EVENTS\"; cat " +
+                                release +
+                                "\ncd \"$PESC_CHECKPOINT_DIR\"; rm -r $n; echo 7 > state\n"
+                                "echo checkpoint >> \"$PESC_EVENTS\"; cat " +
+                                release));
+  fake_.wait_until([&] { return !fake_.trouble[key_of(0)].empty(); });
+  EXPECT_THAT(fake_.trouble[key_of(0)], testing::StartsWith("checkpoint not saved: "));
+  EXPECT_THAT(fake_.trouble[key_of(0)], HasSubstr("too long to be restored"));
+  EXPECT_TRUE(fake_.checkpoints.empty());
+  write_file(release, "go\n");
+  fake_.wait_until([&] { return fake_.trouble[key_of(0)].empty(); });
+  EXPECT_EQ(fake_.checkpoints.size(), 1u);
+  write_file(release, "go\n");
+  fake_.wait_for_end(key_of(0));
+}
+
+// Its upload waits for ever; the attempt, and the worker, do not.
+TEST_F(WorkerCheckpointsTest, ACancelledRanksSaveIsNotWaitedFor) {
+  open();
+  fake_.hold_uploads = true;
+  fake_.lease(key_of(0), retried(script("head -c 9000000 /dev/urandom > "
+                                        "\"$PESC_CHECKPOINT_DIR/field\"\n"
+                                        "echo checkpoint >> \"$PESC_EVENTS\"; exec sleep 600")));
+  fake_.wait_until([&] { return fake_.held_uploads.size() == 1; });
+  fake_.stop(key_of(0), EndReason::cancelled);
+  EXPECT_EQ(fake_.wait_for_end(key_of(0)).outcome.reason, EndReason::cancelled);
+  loop_.wait(worker_->drain());
+  fake_.hold_uploads = false;
+  fake_.held_uploads[0]->fulfill();
+  loop_.wait(worker_->shutdown());
+  worker_.reset();
+  EXPECT_EQ(fake_.uploaded, 1) << "the other pieces are not sent";
+  EXPECT_TRUE(fake_.checkpoints.empty());
+}
+
 TEST_F(WorkerCheckpointsTest, AnEmptyDirectoryIsNoCheckpoint) {
   open();
   fake_.lease(key_of(0), retried(script("exit 3")));

@@ -228,7 +228,9 @@ void Core::State::on(const Progressed& e, TimeMs) {
   attempt->progress = e;
   attempt->progress_fresh = true;
 }
+  std::string trouble = std::move(attempt->progress.trouble);
 
+  attempt->progress.trouble = std::move(trouble);
 void Core::State::on(const Adopted& e, TimeMs now) {
   auto [it, added] = attempts.try_emplace(e.key);
   if (!added) return;

@@ -56,6 +56,13 @@ bool worth_saving(const Attempt& attempt) {
   return told || attempt.outcome.duration_ms >= kAtOnceMs;
 }
 
+// It was told to stop, and no other attempt will begin from what it leaves. (Of a gang that is
+// stopped all begin again.)
+bool given_up(const Attempt& attempt) {
+  if (attempt.stop == EndReason::cancelled) return true;
+  return attempt.stop == EndReason::revoked && (attempt.spec == nullptr || !attempt.spec->parallel);
+}
+
 }  // namespace
 
 void Core::State::begin_saves(Attempt& attempt, TimeMs now) {
@@ -73,7 +80,7 @@ void Core::State::wake_at(const AttemptKey& key, Attempt& attempt, std::optional
 // Begins what may begin, and plans what may begin later.
 void Core::State::consider_save(const AttemptKey& key, Attempt& attempt, TimeMs now) {
   Saves& saves = attempt.saves;
-  const bool running = attempt.state == AttemptState::running;
+  const bool running = attempt.state == AttemptState::running && !given_up(attempt);
   std::optional<TimeMs> due;
   if (!saves.under_way && (running || attempt.state == AttemptState::saving)) {
     if (saves.pending) {
@@ -135,6 +142,7 @@ void Core::State::on(const CheckpointSaved& e, TimeMs now) {
   saves.under_way = false;
   const TimeMs cost = std::max<TimeMs>(now - saves.began, 0);
   const TimeMs rest = std::max(kLeastRestMs, cost * config.checkpoint_rest_factor);
+  tell_trouble(e.key, *attempt, e);
   if (attempt->state == AttemptState::running) {
     // One that failed cost the rank as much. An interval simply comes again.
     saves.not_before = now + rest;
@@ -149,18 +157,34 @@ void Core::State::on(const CheckpointSaved& e, TimeMs now) {
   } else {
     saves.pending = saves.pending || saves.pending_was;
     if (!saves.pending) return saved_last(e.key, *attempt);
-    if (connected && ++saves.failures >= kLastTries) return saved_last(e.key, *attempt);
+    if (connected && ++saves.failures >= kLastTries) {
+      std::string& detail = attempt->outcome.detail;
+      detail += (detail.empty() ? "" : "; ") + attempt->progress.trouble;
+      return saved_last(e.key, *attempt);
+    }
     saves.not_before = now + kAgainMs;
   }
   consider_save(e.key, *attempt, now);
 }
 
+// A program that computes on for days must not do so in the belief that it could go on from there.
+void Core::State::tell_trouble(const AttemptKey& key, Attempt& attempt, const CheckpointSaved& e) {
+  if (attempt.state != AttemptState::running && attempt.state != AttemptState::saving) return;
+  // Without a coordinator none can be saved, and nobody can be told.
+  if (!e.saved && (!connected || given_up(attempt))) return;
+  std::string trouble = e.saved ? "" : "checkpoint not saved: " + e.detail;
+  if (trouble == attempt.progress.trouble) return;
+  attempt.progress.key = key;
+  attempt.progress.trouble = std::move(trouble);
+  attempt.progress_fresh = true;
+}
+
 bool Core::State::save_last(const AttemptKey& key, Attempt& attempt, TimeMs now) {
   Saves& saves = attempt.saves;
-  const bool worth = attempt.spec != nullptr && worth_saving(attempt);
+  const bool wanted = attempt.spec != nullptr && !given_up(attempt);
+  const bool worth = wanted && worth_saving(attempt);
   // What is on its way is worth the wait if another attempt may begin from it.
-  const bool wait = attempt.spec != nullptr && saves.under_way &&
-                    attempt.outcome.reason != EndReason::cancelled &&
+  const bool wait = wanted && saves.under_way && attempt.outcome.reason != EndReason::cancelled &&
                     (attempt.spec->parallel ||
                      (attempt.outcome.reason != EndReason::succeeded &&
                       attempt.outcome.reason != EndReason::revoked && may_be_tried_again(attempt)));

@@ -134,7 +134,13 @@ void Core::State::on(const Connected& e, TimeMs now) {
   // What failed for want of a coordinator may well work now.
   for (const auto& [when, key] : retry_at) leased.emplace(attempts.at(key).order, key);
   retry_at.clear();
-  for (const auto& [key, attempt] : attempts) say_ready = say_ready || attempt.gang_ready;
+  for (auto& [key, attempt] : attempts) {
+    say_ready = say_ready || attempt.gang_ready;
+    // The coordinator may have forgotten it, with its memory.
+    if (!attempt.progress.trouble.empty() && attempt.state != AttemptState::finished) {
+      attempt.progress_fresh = true;
+    }
+  }
   save_all_waiting(now);
 }
 

@@ -42,10 +42,10 @@ struct Attempt {
   uint32_t prepare_tries = 0;
   std::optional<EndReason> stop;  // asked for while it was starting, running, saving or packing
   std::string stop_detail;
-  AttemptOutcome outcome;       // once it has ended
-  uint64_t report = 0;          // the report in flight that carries its end; 0: none
-  Progressed progress;          // the newest
-  bool progress_fresh = false;  // not sent yet
+  AttemptOutcome outcome;               // once it has ended
+  uint64_t report = 0;                  // the report in flight that carries its end; 0: none
+  Progressed progress{{}, -1, {}, {}};  // the newest
+  bool progress_fresh = false;          // not sent yet
 };
 
 // A SendReport that carries ended attempts and was not answered yet.
@@ -129,6 +129,7 @@ struct Core::State {
   void consider_save(const AttemptKey& key, Attempt& attempt, TimeMs now);
   void save(const AttemptKey& key, Attempt& attempt, TimeMs now);
   void wake_at(const AttemptKey& key, Attempt& attempt, std::optional<TimeMs> when);
+  void tell_trouble(const AttemptKey& key, Attempt& attempt, const CheckpointSaved& e);
   void save_due(TimeMs now);
   void save_all_waiting(TimeMs now);
   void end_saves(const AttemptKey& key, Attempt& attempt);

@@ -21,16 +21,16 @@ constexpr int kLowestBestEffort = (2 << 13) | 7;
 QuietThread::~QuietThread() {
   {
     std::lock_guard lock(mutex_);
-    cancelled_->store(true);
-    queue_.clear();
+    ending_ = true;
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();
+  queue_.clear();  // here, not there: promises belong to the loop's thread
 }
 
-void QuietThread::add(std::function<void()> work, std::function<void()> done) {
+void QuietThread::add(std::function<bool()> slice, std::function<void()> done) {
   std::lock_guard lock(mutex_);
-  queue_.emplace_back(std::move(work), std::move(done));
+  queue_.push_back({std::move(slice), std::move(done)});
   changed_.notify_one();
   if (thread_.joinable()) return;
   // An embedding program's signals are not for this thread.
@@ -47,19 +47,23 @@ void QuietThread::serve() {
   ::syscall(SYS_ioprio_set, kWhoProcess, static_cast<int>(self), kLowestBestEffort);
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] { return cancelled_->load() || !queue_.empty(); });
-    if (cancelled_->load()) return;
-    auto [work, done] = std::move(queue_.front());
+    changed_.wait(lock, [this] { return ending_ || !queue_.empty(); });
+    if (ending_) return;
+    Task task = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
+    bool done = true;
     try {
-      work();
+      done = task.slice();
     } catch (const std::exception& e) {
       rpc::log().error("event=quiet_work_failed error=\"{}\"", e.what());
     }
-    work = nullptr;  // what it holds goes before `done` may say that it is over
-    loop_.post(std::move(done));
+    if (done) {
+      task.slice = nullptr;  // what it holds goes before `done` may say that it is over
+      loop_.post(std::move(task.done));
+    }
     lock.lock();
+    if (!done) queue_.push_back(std::move(task));
   }
 }
 

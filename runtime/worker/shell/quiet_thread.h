@@ -2,44 +2,71 @@
 #pragma once
 
 #include <kj/async.h>
+#include <kj/debug.h>
 
-#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "rpc/loop.h"
-#include "runtime/worker/shell/async.h"
 
 namespace pesc::worker {
 
 // Of the lowest priority that still makes progress on a busy machine; begins with the first work.
+// Takes turns between what it was given, so that no work waits for the end of another.
 class QuietThread {
  public:
   explicit QuietThread(rpc::Loop& loop) : loop_(loop) {}
-  ~QuietThread();  // waits for the work in progress, which should look at cancelled()
+  ~QuietThread();  // waits for the slice in progress, and drops the rest
 
-  // As blocking() does.
-  template <typename F, typename T = std::invoke_result_t<F>>
-  kj::Promise<T> run(F work) {
-    return promise_of([this](auto task, auto done) { add(std::move(task), std::move(done)); },
-                      std::move(work));
+  // `slice` does a part of the work, short enough for others to wait for, and returns nothing until
+  // it has the result (an std::optional).
+  template <typename F, typename T = typename std::invoke_result_t<F>::value_type>
+  kj::Promise<T> run(F slice) {
+    struct Call {
+      explicit Call(F&& f) : slice(std::move(f)) {}
+      std::optional<F> slice;
+      std::optional<T> result;
+      kj::Own<kj::PromiseFulfiller<T>> fulfiller;
+    };
+    auto paf = kj::newPromiseAndFulfiller<T>();
+    auto call = std::make_shared<Call>(std::move(slice));
+    call->fulfiller = kj::mv(paf.fulfiller);
+    add(
+        [call] {
+          call->result = (*call->slice)();
+          return call->result.has_value();
+        },
+        [call] {
+          call->slice.reset();
+          if (call->result) {
+            call->fulfiller->fulfill(std::move(*call->result));
+          } else {
+            call->fulfiller->reject(KJ_EXCEPTION(FAILED, "quiet work threw an exception"));
+          }
+        });
+    return kj::mv(paf.promise);
   }
-  const std::shared_ptr<std::atomic<bool>>& cancelled() const { return cancelled_; }
 
  private:
-  void add(std::function<void()> work, std::function<void()> done);
+  struct Task {
+    std::function<bool()> slice;  // true: it is done
+    std::function<void()> done;   // on the loop's thread
+  };
+  void add(std::function<bool()> slice, std::function<void()> done);
   void serve();
 
   rpc::Loop& loop_;
-  std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::pair<std::function<void()>, std::function<void()>>> queue_;
+  bool ending_ = false;
+  std::deque<Task> queue_;
   std::thread thread_;
 };
 

@@ -22,6 +22,9 @@ struct RestoreOrder {
   std::function<bool()> wanted;  // asked now and then; false: it ends with Cancelled
 };
 
+// Whether a checkpoint with this manifest could be restored.
+absl::Status check_restorable(const CheckpointManifest& manifest, uint64_t manifest_bytes);
+
 // Fails with InvalidArgument when the manifest makes no sense, else with what Fetcher::ensure() or
 // the disk says. Room in the cache: a window, whatever the checkpoint's size. On the loop's thread;
 // `fetcher` must outlive the promise.

@@ -8,7 +8,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <set>
+#include <chrono>
+#include <climits>
 #include <string_view>
 
 #include "blob/files.h"
@@ -17,6 +18,7 @@
 #include "protocol/codec.h"
 #include "runtime/common/state_dir.h"
 #include "runtime/worker/shell/attempt_dirs.h"
+#include "runtime/worker/shell/restore.h"
 
 namespace pesc::worker {
 namespace {
@@ -25,6 +27,10 @@ constexpr uint64_t kSmallBytes = 256 * 1024;
 constexpr uint64_t kMemoryBytes = 1 << 20;  // of all small ones together
 constexpr uint64_t kReadBytes = 1 << 20;
 constexpr size_t kMaxDepth = 64;
+// Another worker's checkpoint_dir may lie deeper than this one's.
+constexpr size_t kPathMargin = 1024;
+constexpr auto kSlice = std::chrono::milliseconds(100);
+constexpr uint64_t kSliceBytes = 64 << 20;
 
 int64_t nanoseconds(const timespec& t) { return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec; }
 
@@ -38,7 +44,15 @@ bool is_work_in_progress(std::string_view name) {
 }
 
 absl::Status changed(const std::string& path) {
-  return absl::AbortedError(blob::printable(path) + " changed while it was being saved");
+  return absl::AbortedError(blob::printable(path) +
+                            " changes while it is read: write it aside and rename it into place");
+}
+
+absl::Status cannot_open(int error, const std::string& path) {
+  if (error != EWOULDBLOCK) return blob::errno_status(error, "cannot read", path);
+  return absl::AbortedError(blob::printable(path) +
+                            " is held by a lease of a program (F_SETLEASE): give that up before "
+                            "the checkpoint is announced");
 }
 
 // One walk over the directory. `visit` gets each entry's stat and, of a file, an O_PATH descriptor.
@@ -81,6 +95,12 @@ class Walk {
       return blob::errno_status(errno, "cannot open", full(path));
     }
     if (info.st_uid != owner_) return absl::OkStatus();  // a link to somebody else's file
+    if (root_.size() + 1 + path.size() + kPathMargin > PATH_MAX) {
+      return absl::InvalidArgumentError(
+          "checkpoint_dir has a path of " + std::to_string(path.size()) +
+          " bytes, too long to be restored: " + blob::printable(path.substr(0, 60)) +
+          "…: use shorter names");
+    }
     if (++count_ > kMaxCheckpointFiles) {
       return absl::InvalidArgumentError("checkpoint_dir has more than " +
                                         std::to_string(kMaxCheckpointFiles) + " files");
@@ -139,7 +159,7 @@ class Taker final : public Walk {
     // Through /proc: it is the very file that was looked at, and no FIFO to wait for.
     const std::string self = "/proc/self/fd/" + std::to_string(path_fd);
     blob::Fd fd(::open(self.c_str(), O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
-    if (!fd) return blob::errno_status(errno, "cannot read", path);
+    if (!fd) return cannot_open(errno, file.entry.path);
     if (file.size_bytes <= kSmallBytes && memory_ + file.size_bytes <= kMemoryBytes) {
       auto bytes = blob::pread_up_to(fd.get(), 0, file.size_bytes, path);
       if (!bytes.ok()) return bytes.status();
@@ -235,72 +255,6 @@ absl::Status check_unwritten(const Snapshot::File& file, int fd) {
   return absl::OkStatus();
 }
 
-class Hashing {
- public:
-  explicit Hashing(const std::atomic<bool>& cancelled) : cancelled_(cancelled) {}
-  HashedSnapshot result;
-
-  absl::Status add(Snapshot::File& file) {
-    absl::Status hashed = absl::OkStatus();
-    if (file.entry.kind == CheckpointFileKind::file) {
-      hashed = file.copy.empty() ? add_small(file) : add_large(file);
-    }
-    if (hashed.ok()) result.manifest.files.push_back(std::move(file.entry));
-    return hashed;
-  }
-
- private:
-  absl::Status add_small(Snapshot::File& file) {
-    if (file.bytes.empty()) return absl::OkStatus();
-    const BlobRef blob{sha256(file.bytes), file.bytes.size()};
-    file.entry.chunks.push_back(blob);
-    if (known_.insert(blob.digest).second) {
-      result.pieces.push_back({blob, std::move(file.bytes), "", 0});
-    }
-    return count_chunk();
-  }
-
-  absl::Status add_large(Snapshot::File& file) {
-    blob::Fd fd(::open(file.copy.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-    if (!fd) return blob::errno_status(errno, "cannot read", file.copy);
-    for (uint64_t offset = 0; offset < file.size_bytes; offset += kCheckpointChunkBytes) {
-      absl::Status added = add_chunk(file, fd.get(), offset);
-      if (!added.ok()) return added;
-    }
-    return file.linked ? check_unwritten(file, fd.get()) : absl::OkStatus();
-  }
-
-  absl::Status add_chunk(Snapshot::File& file, int fd, uint64_t offset) {
-    const uint64_t end = std::min(file.size_bytes, offset + kCheckpointChunkBytes);
-    blob::Hasher hasher;
-    for (uint64_t at = offset; at < end;) {
-      if (cancelled_.load()) return absl::CancelledError("the worker is ending");
-      auto bytes = blob::pread_up_to(fd, at, std::min(kReadBytes, end - at), file.copy);
-      if (!bytes.ok()) return bytes.status();
-      if (bytes->empty()) return changed(file.entry.path);
-      hasher.update(*bytes);
-      at += bytes->size();
-    }
-    BlobRef blob;
-    blob.size_bytes = hasher.size_bytes();
-    blob.digest = hasher.finish();
-    file.entry.chunks.push_back(blob);
-    if (known_.insert(blob.digest).second) {
-      result.pieces.push_back({blob, "", file.copy, offset});
-    }
-    return count_chunk();
-  }
-
-  absl::Status count_chunk() {
-    if (++chunks_ <= kMaxCheckpointChunks) return absl::OkStatus();
-    return absl::InvalidArgumentError("checkpoint_dir is larger than 1 TiB");
-  }
-
-  const std::atomic<bool>& cancelled_;
-  std::set<Digest> known_;
-  size_t chunks_ = 0;
-};
-
 }  // namespace
 
 absl::StatusOr<Snapshot> take_snapshot(const std::string& checkpoint_dir,
@@ -311,24 +265,142 @@ absl::StatusOr<Snapshot> take_snapshot(const std::string& checkpoint_dir,
   Checker checker(checkpoint_dir, owner, taker.snapshot);
   absl::Status checked = checker.run();
   if (!checked.ok()) return checked;
-  if (!checker.all_seen()) return absl::AbortedError("files went while they were being saved");
+  if (!checker.all_seen()) {
+    return absl::AbortedError(
+        "files go while they are read: rename what is new into place, and announce it then");
+  }
   return std::move(taker.snapshot);
 }
 
-absl::StatusOr<HashedSnapshot> hash_snapshot(Snapshot snapshot,
-                                             const std::atomic<bool>& cancelled) {
-  Hashing hashing(cancelled);
+const BlobRef& zero_chunk() {
+  static const BlobRef zero{sha256(std::string(kCheckpointChunkBytes, '\0')),
+                            kCheckpointChunkBytes};
+  return zero;
+}
+
+SnapshotHashing::SnapshotHashing(Snapshot snapshot,
+                                 std::shared_ptr<const std::atomic<bool>> cancelled)
+    : snapshot_(std::move(snapshot)), cancelled_(std::move(cancelled)) {
   // A directory comes before what it contains, "a.b" before "a/b": as the manifest is sorted.
-  std::sort(snapshot.files.begin(), snapshot.files.end(),
+  std::sort(snapshot_.files.begin(), snapshot_.files.end(),
             [](const auto& a, const auto& b) { return a.entry.path < b.entry.path; });
-  for (Snapshot::File& file : snapshot.files) {
-    absl::Status added = hashing.add(file);
+}
+
+std::optional<absl::StatusOr<HashedSnapshot>> SnapshotHashing::step() {
+  const auto until = std::chrono::steady_clock::now() + kSlice;
+  const uint64_t read_until = read_bytes_ + kSliceBytes;
+  if (fd_ && snapshot_.files[file_].linked) {  // why read the rest of what is spoilt already
+    absl::Status unwritten = check_unwritten(snapshot_.files[file_], fd_.get());
+    if (!unwritten.ok()) return unwritten;
+  }
+  while (file_ < snapshot_.files.size()) {
+    if (cancelled_->load()) return absl::CancelledError("it is not wanted any more");
+    absl::Status done = next();
+    if (!done.ok()) return done;
+    if (read_bytes_ >= read_until || std::chrono::steady_clock::now() >= until) return std::nullopt;
+  }
+  return finish();
+}
+
+// A small file, a chunk of a large one, or its end.
+absl::Status SnapshotHashing::next() {
+  Snapshot::File& file = snapshot_.files[file_];
+  if (!file.copy.empty()) {
+    if (!fd_) {
+      // Not to wait for a program that has a lease on its file.
+      fd_ = blob::Fd(::open(file.copy.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+      if (!fd_) return cannot_open(errno, file.entry.path);
+      offset_ = data_ = 0;
+    }
+    if (offset_ < file.size_bytes) return add_chunk(file);
+    absl::Status unwritten = file.linked ? check_unwritten(file, fd_.get()) : absl::OkStatus();
+    if (!unwritten.ok()) return unwritten;
+    fd_ = blob::Fd();
+  } else if (!file.bytes.empty()) {
+    absl::Status added = add_small(file);
     if (!added.ok()) return added;
   }
-  HashedSnapshot result = std::move(hashing.result);
-  result.manifest_bytes = protocol::serialize_manifest(result.manifest);
-  result.manifest_blob = {sha256(result.manifest_bytes), result.manifest_bytes.size()};
-  return result;
+  result_.manifest.files.push_back(std::move(file.entry));
+  ++file_;
+  return absl::OkStatus();
+}
+
+absl::Status SnapshotHashing::add_small(Snapshot::File& file) {
+  HashedSnapshot::Piece piece;
+  piece.blob = {sha256(file.bytes), file.bytes.size()};
+  piece.bytes = std::move(file.bytes);
+  read_bytes_ += piece.blob.size_bytes;
+  return add(file, std::move(piece));
+}
+
+absl::Status SnapshotHashing::add_chunk(Snapshot::File& file) {
+  const uint64_t end = std::min(file.size_bytes, offset_ + kCheckpointChunkBytes);
+  auto blob = hash(file, end);
+  if (!blob.ok()) return blob.status();
+  HashedSnapshot::Piece piece{*blob, "", file.copy, offset_};
+  offset_ = end;
+  return add(file, std::move(piece));
+}
+
+absl::StatusOr<BlobRef> SnapshotHashing::hash(const Snapshot::File& file, uint64_t end) {
+  if (is_hole(end)) {
+    const uint64_t size = end - offset_;
+    if (size == kCheckpointChunkBytes) return zero_chunk();
+    return BlobRef{sha256(std::string(size, '\0')), size};
+  }
+  blob::Hasher hasher;
+  for (uint64_t at = offset_; at < end;) {
+    if (cancelled_->load()) return absl::CancelledError("it is not wanted any more");
+    auto bytes = blob::pread_up_to(fd_.get(), at, std::min(kReadBytes, end - at), file.copy);
+    if (!bytes.ok()) return bytes.status();
+    if (bytes->empty()) return changed(file.entry.path);
+    hasher.update(*bytes);
+    at += bytes->size();
+    read_bytes_ += bytes->size();
+  }
+  BlobRef blob;
+  blob.size_bytes = hasher.size_bytes();
+  blob.digest = hasher.finish();
+  return blob;
+}
+
+// Whether there is nothing but a hole from offset_ to `end`.
+bool SnapshotHashing::is_hole(uint64_t end) {
+  if (data_ < offset_ || (data_ == 0 && offset_ == 0)) {
+    const off_t data = ::lseek(fd_.get(), static_cast<off_t>(offset_), SEEK_DATA);
+    if (data >= 0) {
+      data_ = static_cast<uint64_t>(data);
+    } else {
+      data_ = errno == ENXIO ? snapshot_.files[file_].size_bytes : offset_;
+    }
+  }
+  return data_ >= end;
+}
+
+absl::Status SnapshotHashing::add(Snapshot::File& file, HashedSnapshot::Piece piece) {
+  file.entry.chunks.push_back(piece.blob);
+  if (known_.insert(piece.blob.digest).second) result_.pieces.push_back(std::move(piece));
+  if (++chunks_ <= kMaxCheckpointChunks) return absl::OkStatus();
+  return absl::InvalidArgumentError("checkpoint_dir is larger than 1 TiB");
+}
+
+// One that could not be restored would only push out those that can.
+absl::StatusOr<HashedSnapshot> SnapshotHashing::finish() {
+  result_.manifest_bytes = protocol::serialize_manifest(result_.manifest);
+  result_.manifest_blob = {sha256(result_.manifest_bytes), result_.manifest_bytes.size()};
+  absl::Status restorable = check_restorable(result_.manifest, result_.manifest_bytes.size());
+  if (restorable.ok()) {
+    auto parsed = protocol::parse_manifest(result_.manifest_bytes);
+    restorable = parsed.status();
+    if (parsed.ok() && *parsed != result_.manifest) {
+      restorable = absl::InvalidArgumentError("it would not come back as it is");
+    }
+  }
+  if (!restorable.ok()) {
+    return absl::InvalidArgumentError("what is in checkpoint_dir could not be restored: " +
+                                      std::string(restorable.message()));
+  }
+  return std::move(result_);
 }
 
 }  // namespace pesc::worker

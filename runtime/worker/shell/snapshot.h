@@ -9,11 +9,15 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "blob/files.h"
 #include "model/checkpoint.h"
 #include "runtime/worker/shell/cache.h"
 
@@ -51,8 +55,40 @@ struct HashedSnapshot {
   std::vector<Piece> pieces;  // each blob once
 };
 
-// Aborted when a file was changed in place meanwhile; Cancelled when `cancelled` was set. Blocks;
-// memory: what the snapshot has, and a small buffer.
-absl::StatusOr<HashedSnapshot> hash_snapshot(Snapshot snapshot, const std::atomic<bool>& cancelled);
+// 4 MiB of zeros: what a hole of a sparse file consists of.
+const BlobRef& zero_chunk();
+
+// Hashes slice by slice: a file of any size keeps nobody else from being saved. Memory: what the
+// snapshot has, and a small buffer.
+class SnapshotHashing {
+ public:
+  // Set from any thread, `cancelled` ends it soon.
+  SnapshotHashing(Snapshot snapshot, std::shared_ptr<const std::atomic<bool>> cancelled);
+
+  // Blocks for a tenth of a second or so; nothing: there is more to do. Aborted when a file was
+  // changed in place meanwhile; Cancelled; InvalidArgument when what is there could be saved, but
+  // never restored.
+  std::optional<absl::StatusOr<HashedSnapshot>> step();
+
+ private:
+  absl::Status next();
+  absl::Status add_small(Snapshot::File& file);
+  absl::Status add_chunk(Snapshot::File& file);
+  absl::Status add(Snapshot::File& file, HashedSnapshot::Piece piece);
+  absl::StatusOr<BlobRef> hash(const Snapshot::File& file, uint64_t end);
+  bool is_hole(uint64_t end);
+  absl::StatusOr<HashedSnapshot> finish();
+
+  Snapshot snapshot_;
+  std::shared_ptr<const std::atomic<bool>> cancelled_;
+  HashedSnapshot result_;
+  std::set<Digest> known_;
+  size_t chunks_ = 0;
+  uint64_t read_bytes_ = 0;
+  // Where it is: files_[file_], if that is a large one at offset_; data_: where its next bytes are.
+  size_t file_ = 0;
+  blob::Fd fd_;
+  uint64_t offset_ = 0, data_ = 0;
+};
 
 }  // namespace pesc::worker

@@ -72,7 +72,9 @@ class Uploading {
 
 kj::Promise<void> upload_piece(rpc::Loop& loop, protocol::Blobs::Client blobs, BlobRef blob,
                                std::string path, uint64_t offset) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A checkpoint's file is its program's too, which may have a lease on it: this thread cannot
+  // wait.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) return rpc::to_exception(blob::errno_status(errno, "cannot open", path));
   auto begin = blobs.uploadRequest();
   protocol::encode(begin.initBlob(), blob);

@@ -369,6 +369,7 @@ kj::Promise<void> WorkerShell::vacate(uint64_t limit_ms) {
 
 kj::Promise<void> WorkerShell::shutdown() {
   stopping_ = true;
+  for (const auto& [key, attempt] : attempts_) cancel_save(*attempt);
   session_->stop();
   timer_ = nullptr;
   kj::Promise<void> keeper_end = kj::READY_NOW;

@@ -283,6 +283,11 @@ void WorkerShell::on(Start& action) {
 }
 
 void WorkerShell::on(Stop& action) {
+  AttemptPtr attempt = find(action.key);
+  const bool unwanted =
+      action.reason == EndReason::cancelled ||
+      (action.reason == EndReason::revoked && attempt != nullptr && !attempt->spec->parallel);
+  if (attempt != nullptr && unwanted) cancel_save(*attempt);
   if (keeper_ != nullptr) keeper_->stop(action.key, action.reason, action.grace_ms);
 }
 
@@ -332,6 +337,7 @@ AttemptOutcome WorkerShell::outcome_of(const ShellAttempt& attempt) const {
 
 void WorkerShell::on(Pack& action) {
   AttemptPtr attempt = find(action.key);
+  if (attempt != nullptr) cancel_save(*attempt);  // nobody has waited for it
   if (attempt == nullptr || !attempt->was_started ||
       action.outcome.reason == EndReason::cannot_start ||
       action.outcome.reason == EndReason::inputs_unavailable) {
@@ -391,6 +397,7 @@ void WorkerShell::on(Forget& action) {
   cache_->unpin(attempt->pinned);
   ports_.release(action.key);
   attempt->forgotten = true;
+  cancel_save(*attempt);
   if (attempt->pool_jobs == 0) dispose(attempt);
 }
 

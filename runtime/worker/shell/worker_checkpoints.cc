@@ -22,7 +22,7 @@ constexpr size_t kAskAtOnce = 1'000;
 constexpr uint64_t kPutBytes = 1 << 20;        // in one call
 constexpr uint64_t kUnaskedBytes = 256 << 10;  // so little is sent without asking first
 constexpr uint64_t kWriteBytes = 512 << 10;
-constexpr uint32_t kSendAtOnce = 8;  // checkpoints of as many ranks
+constexpr uint32_t kSendAtOnce = 8;  // pieces of checkpoints
 
 using Hashed = std::shared_ptr<HashedSnapshot>;
 
@@ -45,8 +45,13 @@ kj::Promise<void> upload_bytes(protocol::Blobs::Client blobs, const HashedSnapsh
 // Sends what the coordinator lacks of a snapshot, one large piece at a time.
 class Sending {
  public:
-  Sending(rpc::Loop& loop, protocol::Blobs::Client blobs, Hashed hashed)
-      : loop_(loop), blobs_(kj::mv(blobs)), hashed_(std::move(hashed)) {}
+  Sending(rpc::Loop& loop, SendSlots& slots, protocol::Blobs::Client blobs, Hashed hashed,
+          std::shared_ptr<const std::atomic<bool>> cancelled)
+      : loop_(loop),
+        slots_(slots),
+        blobs_(kj::mv(blobs)),
+        hashed_(std::move(hashed)),
+        cancelled_(std::move(cancelled)) {}
 
   kj::Promise<void> run() {
     uint64_t bytes = 0;
@@ -78,16 +83,37 @@ class Sending {
   }
 
   kj::Promise<void> send(size_t next) {
+    if (next >= missing_->size()) return kj::READY_NOW;
+    return slots_.take()
+        .then([this, next]() -> kj::Promise<size_t> {
+          if (cancelled_->load()) {
+            return rpc::to_exception(absl::CancelledError("it is not wanted any more"));
+          }
+          return send_from(next);
+        })
+        .then(
+            [this](size_t end) {
+              slots_.release();
+              return end;
+            },
+            [this](kj::Exception&& e) -> size_t {
+              slots_.release();
+              kj::throwFatalException(kj::mv(e));
+            })
+        .then([this](size_t end) { return send(end); });
+  }
+
+  // Returns the next piece that is to be sent.
+  kj::Promise<size_t> send_from(size_t next) {
     const std::vector<HashedSnapshot::Piece>& pieces = *missing_;
-    if (next >= pieces.size()) return kj::READY_NOW;
     const HashedSnapshot::Piece& piece = pieces[next];
     if (!piece.file.empty()) {
-      return upload_piece(loop_, blobs_, piece.blob, piece.file, piece.offset).then([this, next] {
-        return send(next + 1);
+      return upload_piece(loop_, blobs_, piece.blob, piece.file, piece.offset).then([next] {
+        return next + 1;
       });
     }
     if (piece.bytes.size() > kPutBytes) {
-      return upload_bytes(blobs_, piece).then([this, next] { return send(next + 1); });
+      return upload_bytes(blobs_, piece).then([next] { return next + 1; });
     }
     size_t end = next;
     uint64_t bytes = 0;
@@ -100,12 +126,14 @@ class Sending {
     for (unsigned i = 0; i < list.size(); ++i) {
       list.set(i, protocol::as_data(pieces[next + i].bytes));
     }
-    return request.send().ignoreResult().then([this, end] { return send(end); });
+    return request.send().ignoreResult().then([end] { return end; });
   }
 
   rpc::Loop& loop_;
+  SendSlots& slots_;
   protocol::Blobs::Client blobs_;
   Hashed hashed_;
+  std::shared_ptr<const std::atomic<bool>> cancelled_;
   std::vector<HashedSnapshot::Piece> lacking_;
   const std::vector<HashedSnapshot::Piece>* missing_ = nullptr;
 };
@@ -135,17 +163,18 @@ void WorkerShell::on(SaveCheckpoint& action) {
     return;
   }
   ++attempt->pool_jobs;
+  attempt->save_cancelled = std::make_shared<std::atomic<bool>>(false);
   const uint64_t time_ms = saved_ms(*attempt);
   const uid_t owner = user_ ? user_->uid : ::geteuid();
   const std::string directory = snapshot_directory(*attempt);
   tasks_->add(
       blocking(loop_, [from = attempt->paths.checkpoint, directory,
                        owner] { return take_snapshot(from, directory, owner); })
-          .then([this](absl::StatusOr<Snapshot> snapshot) {
+          .then([this, cancelled = attempt->save_cancelled](absl::StatusOr<Snapshot> snapshot) {
             rpc::throw_if_error(snapshot.status());
             return quiet_->run(
-                [snapshot = *std::move(snapshot), cancelled = quiet_->cancelled()]() mutable {
-                  return hash_snapshot(std::move(snapshot), *cancelled);
+                [hashing = SnapshotHashing(*std::move(snapshot), cancelled)]() mutable {
+                  return hashing.step();
                 });
           })
           .then([this, attempt, time_ms](absl::StatusOr<HashedSnapshot> hashed) {
@@ -154,6 +183,11 @@ void WorkerShell::on(SaveCheckpoint& action) {
           })
           .then([this, attempt] { return saved(attempt, absl::OkStatus()); },
                 [this, attempt](kj::Exception&& e) { return saved(attempt, rpc::to_status(e)); }));
+}
+
+// Another attempt has the result, or nobody wants one. (Of a program that has succeeded too.)
+void WorkerShell::cancel_save(const ShellAttempt& attempt) {
+  if (attempt.save_cancelled != nullptr) attempt.save_cancelled->store(true);
 }
 
 std::string WorkerShell::snapshot_directory(const ShellAttempt& attempt) {
@@ -170,17 +204,10 @@ kj::Promise<void> WorkerShell::offer(AttemptPtr attempt, Hashed hashed, uint64_t
   chunks.reserve(hashed->pieces.size());
   for (const HashedSnapshot::Piece& piece : hashed->pieces) chunks.push_back(piece.blob);
   hashed->pieces.push_back({manifest, std::move(hashed->manifest_bytes), "", 0});
-  return send_slot()
-      .then([this, blobs = *blobs_, hashed = std::move(hashed)]() mutable {
-        auto sending = kj::heap<Sending>(loop_, kj::mv(blobs), std::move(hashed));
-        kj::Promise<void> sent = sending->run();
-        return sent.attach(kj::mv(sending));
-      })
-      .then([this] { release_send_slot(); },
-            [this](kj::Exception&& e) {
-              release_send_slot();
-              kj::throwFatalException(kj::mv(e));
-            })
+  auto sending =
+      kj::heap<Sending>(loop_, send_slots_, *blobs_, std::move(hashed), attempt->save_cancelled);
+  kj::Promise<void> sent = sending->run();
+  return sent.attach(kj::mv(sending))
       .then([this, attempt, manifest, chunks = std::move(chunks), time_ms] {
         return session_->checkpoint(attempt->key, manifest, chunks, time_ms);
       })
@@ -191,28 +218,28 @@ kj::Promise<void> WorkerShell::offer(AttemptPtr attempt, Hashed hashed, uint64_t
       });
 }
 
-// Each has a window of pieces in memory: a machine with many ranks must not have as many windows.
-kj::Promise<void> WorkerShell::send_slot() {
-  if (sending_ < kSendAtOnce) {
-    ++sending_;
+kj::Promise<void> SendSlots::take() {
+  if (taken_ < kSendAtOnce) {
+    ++taken_;
     return kj::READY_NOW;
   }
   auto paf = kj::newPromiseAndFulfiller<void>();
-  waiting_to_send_.push_back(kj::mv(paf.fulfiller));
+  waiting_.push_back(kj::mv(paf.fulfiller));
   return kj::mv(paf.promise);
 }
 
-void WorkerShell::release_send_slot() {
-  if (waiting_to_send_.empty()) {
-    --sending_;
+void SendSlots::release() {
+  if (waiting_.empty()) {
+    --taken_;
     return;
   }
-  waiting_to_send_.front()->fulfill();
-  waiting_to_send_.pop_front();
+  waiting_.front()->fulfill();
+  waiting_.pop_front();
 }
 
 kj::Promise<void> WorkerShell::saved(AttemptPtr attempt, absl::Status status) {
-  if (!status.ok() && !absl::IsUnavailable(status) && !absl::IsAborted(status)) {
+  if (!status.ok() && !absl::IsUnavailable(status) && !absl::IsAborted(status) &&
+      !absl::IsCancelled(status)) {
     rpc::log().warn("event=checkpoint_failed attempt=\"{}\" error=\"{}\" next=\"tried again\"",
                     to_string(attempt->key), std::string(status.message()));
   }

@@ -5,6 +5,7 @@
 
 #include <kj/async.h>
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -39,6 +40,18 @@ namespace pesc::worker {
 // a time.
 inline constexpr AttemptKey kProbe{};
 
+// Each piece that is being sent has a window in memory: a machine with many ranks must not have as
+// many windows. Taken for one piece at a time, so that a large checkpoint lets the others pass.
+class SendSlots {
+ public:
+  kj::Promise<void> take();
+  void release();
+
+ private:
+  uint32_t taken_ = 0;
+  std::deque<kj::Own<kj::PromiseFulfiller<void>>> waiting_;
+};
+
 // What the shell knows of one attempt, from Prepare or Adopted to Forget.
 struct ShellAttempt {
   AttemptKey key;
@@ -63,6 +76,7 @@ struct ShellAttempt {
   bool forgotten = false;
   KeptExit exit;
   PackedOutput packed;
+  std::shared_ptr<std::atomic<bool>> save_cancelled;  // of the last SaveCheckpoint
 };
 using AttemptPtr = std::shared_ptr<ShellAttempt>;
 
@@ -126,11 +140,10 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void on(SaveCheckpoint& action);
   void on_checkpoint_marked(const AttemptKey& key);
   uint64_t saved_ms(const ShellAttempt& attempt) const;
+  static void cancel_save(const ShellAttempt& attempt);
   static std::string snapshot_directory(const ShellAttempt& attempt);
   kj::Promise<void> offer(AttemptPtr attempt, std::shared_ptr<HashedSnapshot> hashed,
                           uint64_t time_ms);
-  kj::Promise<void> send_slot();
-  void release_send_slot();
   kj::Promise<void> saved(AttemptPtr attempt, absl::Status status);
   void restore(const AttemptPtr& attempt, uint32_t number);
   bool check_master_port(const Start& action);
@@ -165,8 +178,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::optional<protocol::Blobs::Client> blobs_;
   uint64_t session_number_ = 0;  // what an earlier session left under way is not listened to
   std::unique_ptr<QuietThread> quiet_;
-  uint32_t sending_ = 0;  // checkpoints on their way
-  std::deque<kj::Own<kj::PromiseFulfiller<void>>> waiting_to_send_;
+  SendSlots send_slots_;  // of checkpoints on their way
   PortChooser ports_{gang_ports()};
 
   std::map<AttemptKey, AttemptPtr> attempts_;
