@@ -33,6 +33,7 @@ struct Describe {
     return "AttemptEnded " + name(r.key) + " " + std::string(to_string(r.outcome.reason)) +
            (r.final                         ? " final " + std::string(to_string(r.state))
             : r.state == RankState::running ? " uncounted"
+            : r.state == RankState::waiting ? " unbegun"
                                             : "");
   }
   std::string operator()(const RanksCancelled& r) {

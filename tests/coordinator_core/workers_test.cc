@@ -169,5 +169,55 @@ TEST(Worker, MayComeBackSmaller) {
   EXPECT_THAT(h.leased(), SizeIs(1));
 }
 
+// ---- leases that never arrived ------------------------------------------------------------------
+
+uint32_t lost(const Harness& h) { return h.view(1).tally.ended[size_t(EndReason::worker_lost)]; }
+
+TEST(Undelivered, LeasesAreNoAttempts) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  h.submit(1, spec_of(2)).IgnoreError();
+  h.report(1, {{job_id(1), 0, 1}}, {}, 0);
+  h.now += 1'000;
+  h.detach(1);
+  h.now += 1'000;
+  h.attach(2, worker_info(1, 2), {{job_id(1), 0, 1}});
+  EXPECT_EQ(describe(h.records<AttemptEnded>().at(0)), "AttemptEnded j1/1#1 worker_lost unbegun");
+  EXPECT_EQ(lost(h), 0u);
+  EXPECT_EQ(h.view(1).tally.redone_ms, 0u);
+  h.restore();
+  EXPECT_EQ(lost(h), 0u);
+  h.attach(3, worker_info(1, 2), {{job_id(1), 1, 2}});
+  EXPECT_EQ(lost(h), 0u) << "its keeper has lived on: it never had rank 0, it seems";
+  h.attach(4, worker_info(1, 2));
+  EXPECT_EQ(lost(h), 1u) << "rank 1 it had; rank 0 was on its way again";
+}
+
+TEST(Undelivered, OrNotIsNotKnownOfAWorkerThatCameBackWithNothing) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  h.submit(1, spec_of(2)).IgnoreError();
+  h.now += 5'000;
+  h.restore();
+  h.attach(2, worker_info(1, 2));
+  EXPECT_EQ(lost(h), 2u) << "all may have run for hours";
+  EXPECT_EQ(h.view(1).tally.redone_ms, 0u);
+}
+
+// Its lease was given up as one that never arrived, and it did: what was not counted is not taken
+// back.
+TEST(Undelivered, OneThatArrivedNeverthelessIsTakenUp) {
+  Harness h;
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, spec_of(1)).IgnoreError();
+  h.attach(2, worker_info(1, 1));
+  EXPECT_EQ(lost(h), 0u);
+  h.attach(3, worker_info(1, 1), {{job_id(1), 0, 1}});
+  EXPECT_EQ(lost(h), 0u);
+  h.end(3, {job_id(1), 0, 1}, EndReason::succeeded);
+  EXPECT_EQ(h.view(1).state, JobState::succeeded);
+  EXPECT_EQ(lost(h), 0u);
+}
+
 }  // namespace
 }  // namespace pesc::coordinator

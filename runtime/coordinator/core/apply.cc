@@ -100,7 +100,7 @@ void Core::State::apply_record(const AttemptEnded& record) {
   if (was_open) close_attempt(rank, key);
   if (record.outcome.reason == EndReason::worker_lost && !job->stopped && was_open && !job->gang) {
     rank.lost.push_back({key.attempt, id, ended.checkpoint, ended.base_ms, ended.second,
-                         redone_ms(record.outcome)});
+                         !never_began(record), redone_ms(record.outcome)});
     std::sort(rank.lost.begin(), rank.lost.end(),
               [](const LostAttempt& a, const LostAttempt& b) { return a.attempt < b.attempt; });
     if (rank.lost.size() > kMaxLost) rank.lost.erase(rank.lost.begin());
@@ -315,6 +315,7 @@ void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec
   Lease lease;
   lease.cpus_milli = cpus_of(spec);
   lease.memory_bytes = spec.resources.memory_bytes;
+  lease.restored = restoring;
   worker.memory_used += lease.memory_bytes;
   // After a restore its size is not known yet; nor is what it runs, and so all count as running.
   if (worker.info.cpus_milli == 0 || free_for(worker) >= int64_t(lease.cpus_milli)) {
@@ -381,7 +382,11 @@ void Core::State::recount(Worker& worker) {
   for (const auto& [number, key] : worker.ahead) --jobs.at(key.job).ahead_leases;
   worker.ahead.clear();
   worker.used_milli = worker.ahead_milli = worker.memory_used = 0;
-  for (const auto& [key, lease] : leases) add_lease(worker, key, *jobs.at(key.job).spec);
+  for (const auto& [key, lease] : leases) {
+    add_lease(worker, key, *jobs.at(key.job).spec);
+    worker.leases.at(key).restored = lease.restored;
+    worker.leases.at(key).told = lease.told;
+  }
 }
 
 // What time and sessions add to the durable state: full leases, back-offs, queues.

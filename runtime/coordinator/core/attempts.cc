@@ -179,7 +179,7 @@ void Core::State::ended_of_stopped(Job& job, const AttemptKey& key, AttemptOutco
   finish_if_done(job);
 }
 
-void Core::State::lost(const AttemptKey& key, const char* why) {
+void Core::State::lost(const AttemptKey& key, const char* why, bool began) {
   Job* job = find_job(key.job);
   if (job == nullptr || job->active.count(key.rank) == 0) return;
   // Another loss may have ended it a moment ago, with its whole gang.
@@ -188,12 +188,14 @@ void Core::State::lost(const AttemptKey& key, const char* why) {
   const ActiveRank& rank = job->active.at(key.rank);
   AttemptOutcome outcome =
       ended_here(rank, *find_attempt(open, key.attempt), EndReason::worker_lost, why);
+  if (!began) outcome.duration_ms = outcome.saved_ms = 0;
   if (job->stopped) {
     ended_of_stopped(*job, key, std::move(outcome));
   } else if (job->gang) {
     gang_failed(*job, key, std::move(outcome));
   } else {
-    emit(AttemptEnded{key, std::move(outcome), false, RankState::failed});
+    const RankState state = began ? RankState::failed : RankState::waiting;
+    emit(AttemptEnded{key, std::move(outcome), false, state});
   }
 }
 

@@ -108,6 +108,8 @@ absl::Status Core::State::keep_checkpoint(WorkerId worker, const CheckpointOffer
   if (it == job->active.end()) return absl::OkStatus();
   const ActiveRank& rank = it->second;
   if (!may_save(*job, rank, worker, key.attempt)) return absl::OkStatus();
+  std::map<AttemptKey, Lease>& leases = workers.at(worker).leases;
+  if (const auto lease = leases.find(key); lease != leases.end()) lease->second.told = true;
   if (const KeptCheckpoint* same = find_same(rank, key.attempt, event.manifest)) {
     number = same->ref.number;
     return absl::OkStatus();

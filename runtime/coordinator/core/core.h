@@ -201,7 +201,8 @@ struct WorkerDraining {
 };
 // The end of an attempt. `final`: it decides its rank's state, which is `state`. Not final and
 // `running`: no retry is used up, because another attempt of the rank goes on, or because a machine
-// was lost when this rank of a gang failed, or may have been.
+// was lost when this rank of a gang failed, or may have been. Not final and `waiting`: it never
+// began, because its lease did not reach its worker.
 struct AttemptEnded {
   AttemptKey key;
   AttemptOutcome outcome;

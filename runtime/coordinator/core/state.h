@@ -57,6 +57,7 @@ struct LostAttempt {
   uint32_t checkpoint = 0;
   uint64_t base_ms = 0;
   bool second = false;
+  bool counted = true;
   uint64_t redone_ms = 0;  // what was counted for it
 };
 
@@ -203,9 +204,11 @@ struct Job {
 struct Lease {
   uint32_t cpus_milli = 0;
   uint64_t memory_bytes = 0;
-  uint64_t update = 0;  // the update that carried it in the current session; 0: held at attach
-  uint64_t ahead = 0;   // its place among the leases beyond the free cpus; 0: none of them
-  uint64_t start = 0;   // of a gang: the update of this session that told it to start
+  uint64_t update = 0;    // the update that carried it in the current session; 0: held at attach
+  uint64_t ahead = 0;     // its place among the leases beyond the free cpus; 0: none of them
+  uint64_t start = 0;     // of a gang: the update of this session that told it to start
+  bool restored = false;  // of an earlier life of the coordinator
+  bool told = false;      // its worker has said that it has it
 };
 
 struct Worker {
@@ -346,7 +349,7 @@ struct Core::State {
   void commit(Job& job, const AttemptKey& key, AttemptOutcome outcome);
   void failed(Job& job, ActiveRank& rank, const AttemptKey& key, AttemptOutcome outcome);
   void ended_of_stopped(Job& job, const AttemptKey& key, AttemptOutcome outcome);
-  void lost(const AttemptKey& key, const char* why);
+  void lost(const AttemptKey& key, const char* why, bool began = true);
   void revoke_others(Job& job, const AttemptKey& decided);
   void classify(Job& job, ActiveRank& rank, const OpenAttempt& open, AttemptOutcome& outcome);
   void fill_duration(const OpenAttempt& open, AttemptOutcome& outcome) const;
@@ -561,6 +564,12 @@ void count_end(JobTally& tally, const AttemptEnded& record);
 void uncount_end(JobTally& tally, EndReason reason, uint64_t redone_ms);
 void uncount_lost(JobTally& tally, const LostAttempt& lost);  // it is back, or has succeeded
 uint64_t redone_ms(const AttemptOutcome& outcome);
+
+// Its lease never reached its worker: nothing was done, and nothing is counted.
+inline bool never_began(const AttemptEnded& record) {
+  return record.outcome.reason == EndReason::worker_lost && !record.final &&
+         record.state == RankState::waiting;
+}
 
 // The failure of a gang's rank that uses up no retry, as long as nothing else is known.
 inline bool is_excused(const AttemptEnded& record) {

@@ -11,7 +11,7 @@ uint64_t redone_ms(const AttemptOutcome& outcome) {
 
 void count_end(JobTally& tally, const AttemptEnded& record) {
   const bool succeeded = record.outcome.reason == EndReason::succeeded;
-  if (succeeded && !record.final) return;
+  if ((succeeded && !record.final) || never_began(record)) return;
   ++tally.ended[static_cast<size_t>(record.outcome.reason)];
   if (succeeded) {
     tally.useful_ms += record.outcome.duration_ms;
@@ -26,7 +26,7 @@ void uncount_end(JobTally& tally, EndReason reason, uint64_t redone_ms) {
 }
 
 void uncount_lost(JobTally& tally, const LostAttempt& lost) {
-  uncount_end(tally, EndReason::worker_lost, lost.redone_ms);
+  if (lost.counted) uncount_end(tally, EndReason::worker_lost, lost.redone_ms);
 }
 
 std::string short_reason(const AttemptOutcome& outcome) {

@@ -152,14 +152,21 @@ void Core::State::reconcile(Worker& worker, const std::vector<AttemptKey>& holdi
     if (worker.reported.contains(key)) continue;
     if (std::optional<StopRequest> request = reconcile_held(worker, key)) stop.push_back(*request);
   }
-  std::vector<AttemptKey> gone;
-  for (const auto& [key, lease] : worker.leases) {
-    if (lease.update > last_update) continue;
-    if (std::binary_search(holding.begin(), holding.end(), key)) continue;
-    if (worker.reported.contains(key)) continue;
-    gone.push_back(key);
+  std::vector<std::pair<AttemptKey, Lease>> gone;
+  bool kept = false;  // something of an earlier life: then its keeper has lived on since
+  for (auto& [key, lease] : worker.leases) {
+    if (std::binary_search(holding.begin(), holding.end(), key)) {
+      lease.told = true;
+      kept = kept || lease.restored;
+    } else if (lease.update <= last_update && !worker.reported.contains(key)) {
+      gone.emplace_back(key, lease);
+    }
   }
-  for (const AttemptKey& key : gone) lost(key, "its worker does not have it any more");
+  for (const auto& [key, lease] : gone) {
+    const bool began = lease.told || (lease.restored && !kept);
+    lost(key, began ? "its worker does not have it any more" : "its lease never reached its worker",
+         began);
+  }
 }
 
 std::optional<StopRequest> Core::State::reconcile_held(Worker& worker, const AttemptKey& key) {
