@@ -119,6 +119,36 @@ TEST_F(WorkerGangs, AStopGivesTheCpusBack) {
   EXPECT_THAT(m.got<Start>(), IsEmpty());
 }
 
+// `why` names the rank that was killed, which is the cause, though the others' end came first.
+TEST_F(WorkerGangs, OneThatWasKilledKeepsItsReasonWhenItIsRevoked) {
+  uint32_t rank = 0;
+  for (EndReason own : {EndReason::signal, EndReason::out_of_memory, EndReason::exit_code}) {
+    for (bool packed : {false, true}) {
+      const AttemptKey key = key_of(++rank);
+      m(Connected{5'000});
+      hold({rank});
+      m(Prepared{key});
+      order(rank);
+      m(Started{key, 1});
+      if (packed) m(Disconnected{});
+      m(Exited{key, outcome_of(own)});
+      if (packed) m(Packed{key, blob_of(100'000), {}});
+      m.stop(key, EndReason::revoked);
+      if (!packed) m(Packed{key, blob_of(100), {}});
+      if (packed) m(Connected{5'000});
+      ASSERT_EQ(m.reported().size(), 1u);
+      EXPECT_EQ(m.reported()[0].outcome.reason,
+                own == EndReason::exit_code ? EndReason::revoked : own);
+      EXPECT_TRUE(m.reported()[0].outcome.output.empty());
+      m(ReportFailed{{key}, "was never leased to anyone"});
+      m.wait(5'000);
+      ASSERT_EQ(m.reported().size(), 1u);
+      EXPECT_EQ(m.reported()[0].outcome.reason, EndReason::revoked) << "it is rid of it at last";
+      m(Acknowledged{{key}});
+    }
+  }
+}
+
 TEST_F(WorkerGangs, ADrainGivesThemBack) {
   m(Connected{60'000});
   hold({1});

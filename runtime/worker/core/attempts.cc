@@ -135,12 +135,13 @@ void Core::State::stop_attempt(const UpdateReceived::Stop& stop, const std::stri
     case AttemptState::finished:
       if (attempt->report != 0) break;
       if (stop.reason == EndReason::cancelled) attempt->outcome.reason = stop.reason;
+      if (unwanted(stop.reason)) attempt->stop = stop.reason;
       // Nobody wants it: it is not worth an upload that has not begun.
       if (unwanted(stop.reason)) {
         if (unreported_large.erase(attempt->order) != 0) {
           unreported_small.emplace(attempt->order, stop.key);
         }
-        attempt->outcome.reason = stop.reason;
+        if (!keeps_reason(*attempt)) attempt->outcome.reason = stop.reason;
         attempt->outcome.output = {};
       }
       break;
@@ -209,7 +210,9 @@ void Core::State::on(const Packed& e, TimeMs) {
   if (attempt == nullptr || attempt->state != AttemptState::packing) return;
   attempt->outcome.uncollected = e.uncollected;
   const bool dropped = attempt->stop.has_value() && unwanted(*attempt->stop);
-  if (dropped || attempt->stop == EndReason::cancelled) attempt->outcome.reason = *attempt->stop;
+  if ((dropped && !keeps_reason(*attempt)) || attempt->stop == EndReason::cancelled) {
+    attempt->outcome.reason = *attempt->stop;
+  }
   if (!dropped) attempt->outcome.output = e.output;
   finish(e.key, *attempt);
 }

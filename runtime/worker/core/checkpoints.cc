@@ -214,7 +214,7 @@ void Core::State::saved_last(const AttemptKey& key, Attempt& attempt) {
 void Core::State::stop_saving(const AttemptKey& key, Attempt& attempt, EndReason reason) {
   attempt.stop = reason;
   if (reason != EndReason::revoked && reason != EndReason::cancelled) return;
-  attempt.outcome.reason = reason;
+  if (reason == EndReason::cancelled || !keeps_reason(attempt)) attempt.outcome.reason = reason;
   // A gang that begins again begins from it.
   if (reason == EndReason::revoked && attempt.spec->parallel) return;
   saved_last(key, attempt);

@@ -191,6 +191,9 @@ void Core::State::on(const ReportFailed& e, TimeMs) {
     std::erase(report->second.keys, key);
     if (report->second.keys.empty()) in_flight.erase(report);
     attempt->report = 0;
+    // It may have been refused: a coordinator that knows nothing of it takes only that it was
+    // stopped.
+    if (attempt->stop && unwanted(*attempt->stop)) attempt->outcome.reason = *attempt->stop;
     unanswered.push_back(key);  // not at once: what failed now would most likely fail again
   }
 }

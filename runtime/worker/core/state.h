@@ -167,6 +167,15 @@ inline uint32_t cpus_of(const std::shared_ptr<const JobSpec>& spec) {
   return spec == nullptr || spec->resources.cpus_milli == 0 ? 1'000 : spec->resources.cpus_milli;
 }
 
+// A rank of a gang that was killed, or ran out of something, keeps its reason though it is told to
+// stop with the others: it may be what the gang broke of. What ended by itself with an exit code
+// was rather told by the other's end.
+inline bool keeps_reason(const Attempt& attempt) {
+  const EndReason reason = attempt.outcome.reason;
+  return attempt.spec != nullptr && attempt.spec->parallel && uses_up_a_retry(reason) &&
+         reason != EndReason::exit_code;
+}
+
 // Nobody wants what such an attempt left. (What a cancelled one had written its user may want.)
 inline bool unwanted(EndReason reason) { return reason == EndReason::revoked; }
 
