@@ -275,6 +275,23 @@ TEST_F(JournalFile, ADamagedCheckpointIsLostAlone) {
   EXPECT_TRUE(replayed<WorkerSeen>().empty()) << "it attaches again";
 }
 
+TEST_F(JournalFile, WhatIsIntactIsCounted) {
+  ASSERT_EQ(open(), absl::OkStatus());
+  ASSERT_EQ(journal_->commit({job(kJob)}), absl::OkStatus());
+  journal_ = nullptr;
+  sql("UPDATE jobs SET owner=owner||'x'");
+  std::string text(open().message());
+  EXPECT_NE(text.find(". No other job is in it. Put a backup"), std::string::npos) << text;
+  journal_ = nullptr;
+  sql("UPDATE jobs SET owner=substr(owner,1,length(owner)-1)");
+  ASSERT_EQ(open(), absl::OkStatus());
+  ASSERT_EQ(journal_->commit({job(JobId{71}), job(JobId{72})}), absl::OkStatus());
+  journal_ = nullptr;
+  sql("UPDATE jobs SET owner=owner||'x' WHERE id=" + std::to_string(int64_t(kJob.value)));
+  text = std::string(open().message());
+  EXPECT_NE(text.find(". 2 other jobs in it are intact. Put a backup"), std::string::npos) << text;
+}
+
 class DamagedPages : public JournalFile {
  protected:
   // Two jobs; a page in the middle of the first one's attempts becomes zeros.
