@@ -162,8 +162,8 @@ TEST_F(Checkpoints, OfStrangersAndOfRevokedAttemptsAreNotWanted) {
   EXPECT_EQ(save(holder, key(1, 0), "a").number, 0u) << "the job is stopped";
 }
 
-// Nobody saw the attempt end. It ran at least until its worker's connection broke, not only until the
-// worker's last report; and not while the worker was away.
+// Nobody saw the attempt end. It ran at least until its worker's connection broke, not only until
+// the worker's last report; and not while the worker was away.
 TEST_F(Checkpoints, WhatALostWorkerDidSinceItsLastOneIsDoneAgain) {
   h.attach(1, worker_info(1, 1));
   h.submit(1, retried(1)).IgnoreError();
@@ -279,6 +279,48 @@ TEST_F(Checkpoints, OneWorkerDiesThreeTimesOfEachThenOfNone) {
   EXPECT_THAT(began, ElementsAre(2, 2, 2, 1, 1, 1, 0));
   EXPECT_EQ(h.view(1).state, JobState::failed) << "without one, it is the program's failure";
   EXPECT_EQ(h.view(1).tally.ended[size_t(EndReason::bad_checkpoint)], 6u);
+}
+
+// It saves what it cannot read, again and again, and is vacated before it fails by itself.
+TEST_F(Checkpoints, BadOnesHaveAnEnd) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, retried(1, 1)).IgnoreError();
+  uint32_t ends = 0, attempt = 1;
+  for (; h.view(1).state != JobState::failed && attempt < 100; ++attempt) {
+    if (attempt == 20) {
+      h.restore();
+      h.attach(1, worker_info(1, 1), {key(1, 0, attempt - 1)});
+    }
+    if (h.held(1).empty()) wait();
+    ASSERT_THAT(h.held(1), ElementsAre(key(1, 0, attempt)));
+    if (begins_from(key(1, 0, attempt)) > 0) {
+      h.end(1, key(1, 0, attempt), EndReason::exit_code, 5);
+      ends += h.records<AttemptEnded>().at(0).outcome.reason == EndReason::bad_checkpoint;
+    } else {
+      save(1, key(1, 0, attempt), "bad " + std::to_string(attempt));
+      h.end(1, key(1, 0, attempt), EndReason::vacated, 60'000);
+    }
+  }
+  EXPECT_EQ(h.view(1).state, JobState::failed);
+  EXPECT_EQ(ends, 10u);
+  EXPECT_LT(attempt, 20u);
+}
+
+TEST_F(Checkpoints, AGoodOneIsTheEndOfThat) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, retried(1, 0)).IgnoreError();
+  for (uint32_t attempt = 1; attempt < 60; ++attempt) {
+    if (h.held(1).empty()) wait();
+    ASSERT_THAT(h.held(1), ElementsAre(key(1, 0, attempt)));
+    const uint32_t from = begins_from(key(1, 0, attempt));
+    if (from % 2 == 0 && from > 0) {
+      h.end(1, key(1, 0, attempt), EndReason::exit_code, 5);
+      ASSERT_EQ(h.view(1).state, JobState::running);
+      continue;
+    }
+    save(1, key(1, 0, attempt), "odd ones are good " + std::to_string(attempt));
+    h.end(1, key(1, 0, attempt), EndReason::vacated, 60'000);
+  }
 }
 
 TEST_F(Checkpoints, OneThatCannotBeRestoredIsPassedOverToo) {

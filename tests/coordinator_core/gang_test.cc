@@ -324,6 +324,39 @@ TEST_F(Gang, BeginsAgainFromEachRanksCheckpoint) {
                                           "1/2\n"));
 }
 
+// What a rank saves before it is stopped with the one that died is as bad as what that one died of.
+TEST_F(Gang, OfProgramsThatSaveWhatTheyCannotReadHasAnEnd) {
+  two_workers(1);
+  uint32_t generation = 1;
+  for (; h.view(1).state != JobState::failed && generation < 100; ++generation) {
+    for (int i = 0; i < 100 && h.held(1).empty(); ++i) {
+      h.now += 1'000;
+      for (uint64_t n : {1, 2}) h.report(n, h.held(n));
+    }
+    all_ready(generation, uint16_t(29500 + generation));
+    const uint32_t dies = generation % 3;
+    for (uint32_t rank = 0; rank < 3; ++rank) {
+      const std::string content = std::to_string(generation) + "/" + std::to_string(rank);
+      if (rank == dies && generation > 3) continue;
+      h.step(CheckpointOffered{13,
+                               rank < 2 ? 1u : 2u,
+                               key(1, rank, generation),
+                               {sha256(content), 1},
+                               std::make_shared<std::vector<BlobRef>>(),
+                               100,
+                               h.unix_ms});
+    }
+    h.end(dies < 2 ? 1 : 2, key(1, dies, generation),
+          generation > 3 ? EndReason::exit_code : EndReason::vacated, 50);
+    for (uint32_t rank = 0; rank < 3; ++rank) {
+      if (rank != dies) stopped(rank < 2 ? 1 : 2, {key(1, rank, generation)});
+    }
+  }
+  EXPECT_EQ(h.view(1).state, JobState::failed);
+  EXPECT_EQ(h.view(1).tally.ended[size_t(EndReason::bad_checkpoint)], 10u);
+  EXPECT_LT(generation, 20u);
+}
+
 TEST_F(Gang, LosesNothingWhileItIsHeld) {
   two_workers();
   h.now += 40'000;

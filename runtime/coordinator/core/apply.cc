@@ -126,10 +126,14 @@ void Core::State::count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& 
                                                 : false;
   if (second && record.final && record.state == RankState::succeeded) ++job.tally.second_won;
   if (open == rank.open.end() && !again) return;
-  if (open != rank.open.end()) rank.last_base_ms = open->base_ms;
-  if (record.outcome.reason == EndReason::bad_checkpoint) {
-    count_death(rank, open->checkpoint, open->worker);
+  if (open != rank.open.end()) {
+    rank.last_base_ms = open->base_ms;
+    rank.last_checkpoint = open->checkpoint;
+    if (record.outcome.reason == EndReason::bad_checkpoint) {
+      count_death(rank, open->checkpoint, open->worker);
+    }
   }
+  judge_checkpoint(job, rank, record.outcome);
   if (uses_up_a_retry(record.outcome.reason) && !(job.gang && is_excused(record))) {
     const bool early = record.outcome.duration_ms <= kEarlyMs;
     ++(early ? job.early_failures : job.late_failures);

@@ -131,8 +131,11 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
                            AttemptOutcome& outcome) {
   if (job.stopped) return;
   if (outcome.reason == EndReason::bad_checkpoint) {
-    if (open.checkpoint != 0) return blame_checkpoint(rank, open, outcome);
-    outcome.reason = EndReason::inputs_unavailable;  // what it names is not what it was given
+    if (open.checkpoint != 0 && excuses_checkpoints(job, rank)) {
+      return blame_checkpoint(rank, open, outcome);
+    }
+    // What it names is not what it was given; or that has gone on for too long.
+    outcome.reason = EndReason::inputs_unavailable;
     return;
   }
   Worker& worker = workers.at(open.worker);
@@ -144,7 +147,9 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
   }
   if (blame_worker(job, rank, worker, outcome)) return;
   if (excuse_start(job, rank, worker, outcome)) return;
-  if (died_of_checkpoint(rank, open, outcome)) blame_checkpoint(rank, open, outcome);
+  if (died_of_checkpoint(rank, open, outcome) && excuses_checkpoints(job, rank)) {
+    blame_checkpoint(rank, open, outcome);
+  }
 }
 
 // Why a job is not worth going on with, after the failure of one of its attempts.

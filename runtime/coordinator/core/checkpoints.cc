@@ -14,6 +14,13 @@ constexpr uint32_t kDeathsOnOneWorker = 3;
 
 size_t keeps(const CoreConfig& config) { return std::max<size_t>(config.keep_checkpoints, 1); }
 
+// Of a rank, and of all ranks of a gang: ends by bad checkpoints in a row, none of them a good one.
+// From then on the program is to blame, which saves what it cannot read. So many that all that are
+// kept can be tried before.
+uint32_t most_bad_ends(const CoreConfig& config) {
+  return std::max(10u, kDeathsOnOneWorker * config.keep_checkpoints + 1);
+}
+
 bool passes_over(const KeptCheckpoint& checkpoint, WorkerId worker) {
   return (checkpoint.deaths > 0 && checkpoint.died_on != worker) ||
          checkpoint.deaths + 1 >= kDeathsOnOneWorker;
@@ -230,6 +237,27 @@ void Core::State::count_death(ActiveRank& rank, uint32_t number, WorkerId worker
   if (checkpoint == rank.checkpoints.end()) return;
   if (passes_over(*checkpoint, worker)) checkpoint->passed_over = true;
   if (++checkpoint->deaths == 1) checkpoint->died_on = worker;
+}
+
+// An attempt that began from one and lived longer than those that die of theirs has shown that it
+// was good, and with it what its program saves.
+void Core::State::judge_checkpoint(Job& job, ActiveRank& rank, const AttemptOutcome& outcome) {
+  uint32_t none = 0;
+  uint32_t& of_gang = job.gang ? job.gang->bad_checkpoints : none;
+  if (outcome.reason == EndReason::bad_checkpoint) {
+    ++rank.bad_checkpoints;
+    ++of_gang;
+    return;
+  }
+  const bool by_itself = uses_up_a_retry(outcome.reason) || outcome.reason == EndReason::vacated ||
+                         outcome.reason == EndReason::worker_lost;
+  if (rank.last_checkpoint == 0 || !by_itself || outcome.duration_ms <= config.at_once_ms) return;
+  rank.bad_checkpoints = of_gang = 0;
+}
+
+bool Core::State::excuses_checkpoints(const Job& job, const ActiveRank& rank) const {
+  const uint32_t most = most_bad_ends(config);
+  return rank.bad_checkpoints < most && (!job.gang || job.gang->bad_checkpoints < most);
 }
 
 bool Core::State::died_of_checkpoint(const ActiveRank& rank, const OpenAttempt& open,

@@ -87,6 +87,8 @@ struct ActiveRank {
   uint64_t last_redone_ms = 0;
   std::string last_detail;
   uint64_t last_base_ms = 0;                // what that stands for
+  uint32_t last_checkpoint = 0;             // that the last one began from
+  uint32_t bad_checkpoints = 0;             // ends by them, since one was good
   std::vector<KeptCheckpoint> checkpoints;  // ascending
   // By attempt: what the checkpoints of it that led all others have saved of it. It stays saved
   // when they are dropped for better ones.
@@ -138,10 +140,11 @@ struct Gang {
   uint16_t offered_port = 0;  // by rank 0's worker
   // Generations that broke, since the submission or the last retry.
   uint32_t tries = 0;
-  uint32_t failures = 0;    // of these: the program's own
-  uint32_t free_tries = 0;  // of these: inputs_unavailable and disk_full
-  uint32_t port_tries = 0;  // of these: port_taken
-  uint32_t excuses = 0;     // of these: failed when a machine was lost; since the last checkpoint
+  uint32_t failures = 0;         // of these: the program's own
+  uint32_t free_tries = 0;       // of these: inputs_unavailable and disk_full
+  uint32_t port_tries = 0;       // of these: port_taken
+  uint32_t bad_checkpoints = 0;  // of these: bad_checkpoint; since a rank had a good one
+  uint32_t excuses = 0;  // of these: failed when a machine was lost; since the last checkpoint
   bool judged = false, excused = false;  // this generation: counted as a failure, or as an excuse
   std::optional<Verdict> verdict;        // not spoken yet
   TimeMs not_before = kNever;
@@ -365,6 +368,8 @@ struct Core::State {
   void drop_before(const Record& record);  // what a rank has, when it is final with this record
   void note_number(Job& job, uint32_t rank, uint32_t number);
   void count_death(ActiveRank& rank, uint32_t checkpoint, WorkerId worker);
+  void judge_checkpoint(Job& job, ActiveRank& rank, const AttemptOutcome& outcome);
+  bool excuses_checkpoints(const Job& job, const ActiveRank& rank) const;
   bool died_of_checkpoint(const ActiveRank& rank, const OpenAttempt& open,
                           const AttemptOutcome& outcome) const;
   void blame_checkpoint(const ActiveRank& rank, const OpenAttempt& open,

@@ -22,6 +22,21 @@ bool passed_over(const LedgerRank& rank, uint32_t number) {
   return workers.size() >= 2 || ends >= 3;
 }
 
+// In a row, before they count as the program's.
+constexpr uint32_t kMostBadEnds = 10;
+
+// Of the rank, or of all ranks of its gang.
+uint32_t bad_ends(const LedgerJob& job, uint32_t number) {
+  uint32_t ends = 0;
+  for (size_t i = 0; i < job.ranks.size(); ++i) {
+    if (i != number && !job.spec->parallel) continue;
+    for (const auto& [attempt, one] : job.ranks[i].attempts) {
+      ends += one.ended && one.outcome.reason == EndReason::bad_checkpoint;
+    }
+  }
+  return ends;
+}
+
 std::string check_lease(const Ledger& ledger, const co::AttemptLeased& r) {
   const LedgerRank* rank = ledger.rank(r.key);
   if (rank == nullptr) return {};
@@ -82,10 +97,13 @@ std::string Checkpoints::check(const Ledger& ledger, const co::Record& record) {
     if (!died_.contains(r->key) || !uses_up_a_retry(r->outcome.reason)) return {};
     const LedgerJob* job = ledger.job(r->key.job);
     if (job == nullptr || job->stopped) return {};  // it is not tried again anyway
+    // What saves and then dies is the program's; and so is what never ends.
+    if (saved_.contains(r->key) || bad_ends(*job, r->key.rank) >= kMostBadEnds) return {};
     return fmt::format("checkpoints: {} died at once of its checkpoint, and uses up a retry by {}",
                        to_string(r->key), to_string(r->outcome.reason));
   }
   if (const auto* r = std::get_if<co::CheckpointKept>(&record)) {
+    saved_.insert(r->key);
     const LedgerRank* rank = ledger.rank(r->key);
     if (rank == nullptr) {
       return fmt::format("checkpoints: {} saves, but there is no such rank", to_string(r->key));
@@ -103,8 +121,8 @@ std::string Checkpoints::check(const Ledger& ledger, const co::Record& record) {
   return {};
 }
 
-// Each of those that are kept may be tried on two workers, or three times; what is saved meanwhile
-// comes to that.
+// Each of those that are kept may be tried three times. What comes after is the program's, and uses
+// up its retries; unless a good one was between, which takes longer than dying of a bad one.
 std::string Checkpoints::died_of_checkpoint(const Ledger& ledger, const AttemptKey& key) {
   const LedgerRank* rank = ledger.rank(key);
   if (rank == nullptr) return {};
@@ -112,9 +130,10 @@ std::string Checkpoints::died_of_checkpoint(const Ledger& ledger, const AttemptK
   const uint32_t deaths = ++deaths_[{key.job, key.rank}];
   const auto attempts = static_cast<uint32_t>(rank->attempts.size());
   const LedgerJob& job = *ledger.job(key.job);
-  // In a gang one rank's death ends the attempts of the others, before theirs is known.
-  const uint32_t each = job.spec->parallel ? static_cast<uint32_t>(job.ranks.size()) : 1;
-  if (deaths < 12 * keep_ * each || 10 * deaths < 9 * attempts) return {};
+  if (deaths < std::max(10u, 3 * keep_ + 1) + 2 * (job.spec->retries + 1) + 12 ||
+      10 * deaths < 9 * attempts) {
+    return {};
+  }
   return fmt::format("checkpoints: of {} attempts of job {} rank {}, {} died of a bad checkpoint",
                      attempts, to_string(key.job), key.rank, deaths);
 }
