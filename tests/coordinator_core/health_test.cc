@@ -59,6 +59,33 @@ TEST_F(BlackHole, IsSetAsideAndSaysSo) {
   EXPECT_EQ(h.view(1).counts.failed, 1u);
 }
 
+TEST_F(BlackHole, IsSetAsideForHalfAMinuteWhenItIsNeeded) {
+  h.attach(2, worker_info(2, 4), h.held(2));
+  while (!h.held(2).empty()) h.end(2, h.held(2).at(0), EndReason::exit_code, 50);
+  ASSERT_THAT(worker(h, 2).trouble, HasSubstr("set aside for another 60 s"));
+  h.now += 10'000;
+  JobSpec wide = spec_of(1);
+  wide.resources.cpus_milli = 3'000;
+  h.submit(2, wide).IgnoreError();
+  EXPECT_THAT(worker(h, 2).trouble, HasSubstr("set aside for another 30 s"));
+  pass(10'000);
+  EXPECT_THAT(worker(h, 2).trouble, HasSubstr("set aside for another 20 s")) << "no longer for it";
+  pass(20'000);
+  h.settle();
+  ASSERT_THAT(h.held(2), SizeIs(1)) << worker(h, 2).trouble;
+}
+
+TEST_F(BlackHole, IsSetAsideForTenMinutesAtMost) {
+  h.attach(2, worker_info(2, 4), h.held(2));
+  while (!h.held(2).empty()) h.end(2, h.held(2).at(0), EndReason::exit_code, 50);
+  for (int i = 0; i < 4; ++i) {
+    for (TimeMs waited = 0; h.held(2).empty() && waited <= 600'000; waited += 10'000) pass(10'000);
+    ASSERT_THAT(h.held(2), SizeIs(1));
+    fail_at_once();
+  }
+  EXPECT_THAT(worker(h, 2).trouble, HasSubstr("set aside for another 600 s"));
+}
+
 TEST_F(BlackHole, OnProbationIsGivenOneRankOfAGang) {
   while (!h.held(2).empty()) h.end(2, h.held(2).at(0), EndReason::exit_code, 50);
   h.cancel(1).IgnoreError();

@@ -175,7 +175,7 @@ Scenario make_scenario(uint64_t seed) {
   scenario.faults = make_faults(random);
   scenario.coordinator.lease_ms = static_cast<uint64_t>(random.between(15'000, 60'000));
   scenario.coordinator.heartbeat_ms = static_cast<uint64_t>(random.between(2'000, 5'000));
-  scenario.coordinator.set_aside_max_ms = static_cast<uint64_t>(random.between(60'000, 900'000));
+  scenario.coordinator.set_aside_max_ms = static_cast<uint64_t>(random.between(60'000, 600'000));
   scenario.coordinator.keep_checkpoints = static_cast<uint32_t>(random.between(1, 4));
   scenario.coordinator.max_placements_per_step =
       static_cast<uint32_t>(random.chance(0.3) ? random.between(1, 8) : 512);

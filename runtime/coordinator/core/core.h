@@ -44,7 +44,7 @@ struct CoreConfig {
   // elsewhere, is set aside for a while, which doubles each time.
   uint32_t set_aside_after = 3;
   uint64_t set_aside_ms = 60'000;
-  uint64_t set_aside_max_ms = 3'600'000;
+  uint64_t set_aside_max_ms = 600'000;
   // A second attempt of a rank: when it has run for this many times the median, and at least…
   uint32_t straggler_percent = 200;
   uint64_t straggler_min_ms = 5'000;

@@ -26,12 +26,14 @@ void Core::State::place() {
         budget -= std::min(budget, ranks);
       } else {
         queue->blocked = true;
+        hurry_asides(queue->demand);
       }
       continue;
     }
     const auto [rank, worker] = choose_rank(job, queue->demand);
     if (worker == nullptr) {
       queue->blocked = true;
+      hurry_asides(queue->demand);
       continue;
     }
     const std::string owner = job.owner;

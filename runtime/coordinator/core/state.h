@@ -390,6 +390,7 @@ struct Core::State {
   void proved_well(Worker& worker);
   void put_aside(Worker& worker);
   void put_aside_for(Worker& worker, uint64_t ms);
+  void hurry_asides(const Demand& demand);
   void end_aside(Worker& worker);
   void release_asides();
   std::string trouble(const Worker& worker, TimeMs at) const;

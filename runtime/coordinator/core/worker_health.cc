@@ -10,6 +10,11 @@ namespace pesc::coordinator {
 namespace {
 
 constexpr size_t kMaxLook = 1000;  // active ranks
+// The longest that a worker is set aside which something waits for that no other could take.
+constexpr TimeMs kNeededAsideMs = 30'000;
+// So many ranks of a job have failed at once on two workers each: its failures say nothing about
+// workers any more.
+constexpr uint32_t kOwnFaults = 2;
 
 std::string seconds_text(TimeMs ms) {
   return std::to_string(std::max<TimeMs>(ms + 999, 0) / 1000) + " s";
@@ -128,9 +133,10 @@ bool Core::State::another_is_well(WorkerId id) const {
 bool Core::State::blame_worker(Job& job, ActiveRank& rank, Worker& worker,
                                AttemptOutcome& outcome) {
   const WorkerId id = worker.info.id;
-  if (rank.own_fault) return false;
+  if (rank.own_fault || job.own_faults >= kOwnFaults) return false;
   if (rank.failed_at_once_on != WorkerId() && rank.failed_at_once_on != id) {
     rank.own_fault = true;
+    ++job.own_faults;
     exonerate(rank.failed_at_once_on);
     return false;
   }
@@ -160,6 +166,25 @@ bool Core::State::blame_worker(Job& job, ActiveRank& rank, Worker& worker,
   outcome.detail =
       bounded("failed at once on " + worker.info.name +
               ", where others do too that succeed elsewhere: " + short_reason(outcome));
+  outcome.reason = EndReason::worker_faulty;
+  return true;
+}
+
+// What cannot start may be missing on that worker only: another one is tried first, for free.
+bool Core::State::excuse_start(const Job& job, const ActiveRank& rank, const Worker& worker,
+                               AttemptOutcome& outcome) const {
+  if (outcome.reason != EndReason::cannot_start || rank.own_fault) return false;
+  if (job.own_faults >= kOwnFaults || rank.faulty_tries >= kMaxFreeTries) return false;
+  const auto could_take = [&](const auto& entry) {
+    const Worker& other = entry.second;
+    return other.info.id != worker.info.id && other.takes_leases() &&
+           (job.spec->room.empty() || job.spec->room == other.info.room) &&
+           cpus_of(*job.spec) <= other.info.cpus_milli &&
+           job.spec->resources.memory_bytes <= other.info.memory_bytes;
+  };
+  if (std::none_of(workers.begin(), workers.end(), could_take)) return false;
+  outcome.detail = bounded("cannot start on " + worker.info.name +
+                           ", another worker is tried: " + short_reason(outcome));
   outcome.reason = EndReason::worker_faulty;
   return true;
 }
@@ -198,6 +223,38 @@ void Core::State::put_aside_for(Worker& worker, uint64_t ms) {
     send_stop(worker.info.id, key, EndReason::vacated);
   }
   reindex(worker);
+  // Those that waited for it may have nobody else now: hurry_asides().
+  for (auto& [demand, queue] : queues) {
+    if (!queue.impossible) queue.blocked = false;
+  }
+}
+
+// Nobody has room for this now. When nobody else could ever have, those that are set aside are
+// needed soon.
+void Core::State::hurry_asides(const Demand& demand) {
+  if (asides.empty()) return;
+  uint64_t ranks = 0, most = 0;
+  const auto could_take = [&](const Worker& worker) -> uint64_t {
+    if (!worker.attached || !worker.responsive || worker.draining) return 0;
+    if (!demand.room.empty() && demand.room != worker.info.room) return 0;
+    const uint64_t memory =
+        demand.memory_bytes == 0 ? UINT64_MAX : worker.info.memory_bytes / demand.memory_bytes;
+    return std::min<uint64_t>(worker.info.cpus_milli / demand.cpus_milli, memory);
+  };
+  for (const auto& [id, worker] : workers) {
+    if (worker.set_aside()) continue;
+    ranks += could_take(worker);
+    most = std::max(most, could_take(worker));
+  }
+  if ((demand.same_worker ? most : ranks) >= std::max(demand.gang, 1u)) return;
+  const std::set<std::pair<TimeMs, WorkerId>> aside = asides;
+  for (const auto& [until, id] : aside) {
+    Worker& worker = workers.at(id);
+    if (until <= now + kNeededAsideMs || could_take(worker) == 0) continue;
+    asides.erase({until, id});
+    worker.aside_until = now + kNeededAsideMs;
+    asides.insert({worker.aside_until, id});
+  }
 }
 
 void Core::State::end_aside(Worker& worker) {

@@ -28,13 +28,7 @@ TimeMs time_to_end(const Scenario& scenario) {
     total += (spec.repetitions / std::max(1u, slots) + 1) * tries * (one + overhead) +
              tries * static_cast<TimeMs>(scenario.coordinator.backoff_max_ms);
   }
-  // A worker may be set aside when the faults stop; and where programs fail at once, again and
-  // again, the only one with room for them too, with one attempt each time.
-  for (const JobPlan& job : scenario.jobs) {
-    if (job.fails < 0.5 && job.cannot_start == 0 && job.corrupts == 0) continue;
-    total += static_cast<TimeMs>((job.spec->repetitions * (job.spec->retries + 10)) *
-                                 scenario.coordinator.set_aside_max_ms);
-  }
+  // A worker may be set aside when the faults stop, and second attempts be on their way.
   total += static_cast<TimeMs>(2 * scenario.coordinator.set_aside_max_ms);
   return total + 4 * static_cast<TimeMs>(scenario.coordinator.lease_ms) + 600'000;
 }
