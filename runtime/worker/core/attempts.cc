@@ -228,12 +228,12 @@ void Core::State::on(const PackFailed& e, TimeMs) {
 void Core::State::on(const Progressed& e, TimeMs) {
   Attempt* attempt = find(e.key);
   if (attempt == nullptr || attempt->state != AttemptState::running) return;
+  std::string trouble = std::move(attempt->progress.trouble);
   attempt->progress = e;
+  attempt->progress.trouble = std::move(trouble);
   attempt->progress_fresh = true;
 }
-  std::string trouble = std::move(attempt->progress.trouble);
 
-  attempt->progress.trouble = std::move(trouble);
 void Core::State::on(const Adopted& e, TimeMs now) {
   auto [it, added] = attempts.try_emplace(e.key);
   if (!added) return;
