@@ -18,16 +18,17 @@ struct Part {
 };
 constexpr Part kParts[] = {
     {"SELECT seq,kind,payload,crc FROM job_events WHERE job=?1 ORDER BY seq", 0},
-    {"SELECT leased_seq,rank,attempt,worker,ended_seq,checkpoint,second,crc FROM attempts "
-     "WHERE job=?1 AND leased_seq>0 ORDER BY leased_seq",
+    {"SELECT leased_seq,rank,attempt,worker,ended_seq,checkpoint,second,base,crc FROM "
+     "attempts WHERE job=?1 AND leased_seq>0 ORDER BY leased_seq",
      0},
     {"SELECT " PESC_ATTEMPT_COLUMNS
      " FROM attempts WHERE job=?1 AND ended_seq>0 ORDER BY ended_seq",
      5},
-    {"SELECT seq,rank,attempt,number,manifest,manifest_size,chunks,saved,crc FROM checkpoints "
+    {"SELECT seq,rank,attempt,number,manifest,manifest_size,chunks,saved,total,crc FROM "
+     "checkpoints "
      "WHERE job=?1 ORDER BY seq",
      0},
-    {"SELECT seq,rank,through,crc FROM checkpoint_drops WHERE job=?1 ORDER BY seq", 0},
+    {"SELECT seq,rank,first,through,crc FROM checkpoint_drops WHERE job=?1 ORDER BY seq", 0},
 };
 
 constexpr const char* kJobs = "SELECT id,seq,owner,spec,submitted,crc FROM jobs ORDER BY seq";
@@ -185,12 +186,13 @@ void Replay::lease_row(JobId job, const Apply& apply) {
   attempt.leased_seq = sources_[kLease].place;
   attempt.row.checkpoint = uint32_t(s.integer(5));
   attempt.row.second = s.integer(6) != 0;
-  if (s.u64(4) == 0 && attempt_crc(attempt) != uint32_t(s.integer(7))) {
+  attempt.row.base_ms = s.u64(7);
+  if (s.u64(4) == 0 && attempt_crc(attempt) != uint32_t(s.integer(8))) {
     damages_.add(job, attempt_name(attempt.row.key));
     return;
   }
   apply(AttemptLeased{attempt.row.key, attempt.row.worker, attempt.row.checkpoint,
-                      attempt.row.second});
+                      attempt.row.second, attempt.row.base_ms});
 }
 
 void Replay::end_row(JobId job, const Apply& apply) {
@@ -212,8 +214,9 @@ void Replay::checkpoint_row(JobId job, const Apply& apply) {
   kept.checkpoint.number = uint32_t(s.integer(3));
   kept.checkpoint.manifest = blob_ref(s.bytes(4), s.u64(5));
   kept.saved_ms = s.u64(7);
+  kept.total_ms = s.u64(8);
   const std::string_view chunks = s.bytes(6);
-  if (checkpoint_crc(kept, chunks, source.place) != uint32_t(s.integer(8))) {
+  if (checkpoint_crc(kept, chunks, source.place) != uint32_t(s.integer(9))) {
     damages_.add_checkpoint(kept.key, kept.checkpoint.number);
     return;
   }
@@ -226,8 +229,9 @@ void Replay::checkpoint_row(JobId job, const Apply& apply) {
 void Replay::drop_row(JobId job, const Apply& apply) {
   const Source& source = sources_[kDrop];
   const CheckpointsDropped dropped{job, uint32_t(source.rows.integer(1)),
+                                   uint32_t(source.rows.integer(3)),
                                    uint32_t(source.rows.integer(2))};
-  if (drop_crc(dropped, source.place) != uint32_t(source.rows.integer(3))) {
+  if (drop_crc(dropped, source.place) != uint32_t(source.rows.integer(4))) {
     damages_.add(job, "the dropped checkpoints of rank " + std::to_string(dropped.rank));
   } else {
     apply(dropped);
