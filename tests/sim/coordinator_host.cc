@@ -46,6 +46,7 @@ void CoordinatorHost::start() {
   }
   (*core)->finish_restore(now());
   play_.uninterrupted.coordinator_started(now());
+  play_.redone.coordinator_started();
   turn_ = std::make_unique<co::Turn>(static_cast<co::TurnHost&>(*this), *std::move(core));
   check_core();
   check_agreement();
@@ -351,6 +352,8 @@ void CoordinatorHost::committed(const Records& records) {
     std::string wrong = play_.results.check(play_.ledger, record);
     if (wrong.empty()) wrong = play_.checkpoints.check(play_.ledger, record);
     if (wrong.empty()) wrong = play_.gangs.check(play_.ledger, record);
+    if (wrong.empty()) wrong = play_.seconds.check(play_.ledger, record);
+    if (wrong.empty()) wrong = play_.redone.check(play_.ledger, record);
     if (wrong.empty()) wrong = check_drain_record(play_.ledger, record);
     if (!wrong.empty()) return play_.world.fail(wrong);
     collect(record);
@@ -359,6 +362,7 @@ void CoordinatorHost::committed(const Records& records) {
   }
   play_.expect(play_.checkpoints.check_transaction(play_.ledger));
   play_.expect(play_.gangs.check_transaction(play_.ledger));
+  play_.expect(play_.seconds.check_transaction(play_.ledger));
 }
 
 // The blobs of checkpoints that were dropped go, as the shell's collection does some time later.
@@ -389,6 +393,7 @@ void CoordinatorHost::restore(uint64_t delay_ms) {
     if (play_.world.failed()) return;
     if (core.ok()) {
       play_.uninterrupted.coordinator_started(now());
+      play_.redone.coordinator_started();
       play_.world.trace([] { return std::string("coordinator has its journal again"); });
     } else {
       core = co::explain_commit_failure(core.status());
@@ -487,6 +492,7 @@ void CoordinatorHost::on_report(const std::shared_ptr<Connection>& connection,
   Call call{connection, message.call, {}};
   for (const auto& one : report->finished) {
     if (one.outcome.reason == EndReason::succeeded) call.succeeded.insert(one.key);
+    if (one.outcome.reason == EndReason::worker_lost) play_.redone.told_lost(one.key);
   }
   calls_[report->request] = std::move(call);
   post(*std::move(report));
@@ -557,6 +563,7 @@ void CoordinatorHost::release_one(const co::AnswerCheckpoint& action) {
     return call->connection->send_to_client({MessageKind::error, call->number});
   }
   play_.expect(check_checkpoint_answered(play_.ledger, call->key, action.number, call->manifest));
+  play_.redone.acknowledged(call->key, action.number, call->manifest);
   call->connection->send_to_client(
       {MessageKind::checkpoint_answer, call->number, {}, action.number});
 }

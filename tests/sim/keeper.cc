@@ -57,6 +57,7 @@ void Keeper::start(const worker::Start& action, const std::optional<Save>& from)
   kept.outcome.started_unix_ms = play_.world.unix_ms();
   kept.saved = from;  // restored before the start
   kept.begins_with_ms = from ? from->work_ms : 0;
+  play_.expect(play_.redone.begins(key, kept.begins_with_ms));
   const JobPlan& job = *play_.plan_of(key.job);
   if (dies_at_once(key, kept, job, from)) return;
   kept.corrupts = play_.world.random.chance(job.corrupts);
@@ -183,7 +184,9 @@ void Keeper::end(const AttemptKey& key, uint64_t process, AttemptOutcome outcome
 
 void Keeper::lose_all() {
   for (const auto& [key, kept] : kept_) {
-    if (kept.spec->parallel) play_.broken_gangs.insert({key.job, key.attempt});
+    if (kept.running) play_.redone.lost(key, ran_ms(kept));
+    // What has ended well leaves nobody waiting.
+    if (kept.spec->parallel && kept.running) play_.broken_gangs.insert({key.job, key.attempt});
   }
   kept_.clear();
 }

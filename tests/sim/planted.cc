@@ -75,6 +75,11 @@ const std::vector<Bug>& known_bugs() {
       {.name = "lease_old_checkpoint", .host = HostBug::lease_old_checkpoint, .seeds = 1000},
       {.name = "drop_all_checkpoints", .host = HostBug::drop_all_checkpoints},
       {.name = "collect_kept_blobs", .host = HostBug::collect_kept_blobs},
+      {.name = "begin_from_nothing", .host = HostBug::begin_from_nothing},
+      {.name = "lost_without_time", .coordinator = C::lost_without_time, .seeds = 1000},
+      // Second attempts.
+      {.name = "forget_loser", .coordinator = C::forget_loser},
+      {.name = "second_beside_itself", .coordinator = C::second_beside_itself, .seeds = 1000},
       // Gangs.
       {.name = "place_gang_in_part", .host = HostBug::place_gang_in_part},
       {.name = "start_gang_early", .host = HostBug::start_gang_early},

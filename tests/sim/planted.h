@@ -26,6 +26,7 @@ enum class HostBug : uint8_t {
   drain_not_written,      // acknowledged, never made durable
   forget_open_leases,     // a new coordinator does not know of them
   answer_without_saving,  // a checkpoint is acknowledged, never made durable
+  begin_from_nothing,     // what was restored is not there when the program starts
 };
 
 struct Bug {

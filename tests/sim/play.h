@@ -11,6 +11,8 @@
 #include "tests/sim/checkers/gangs.h"
 #include "tests/sim/checkers/ledger.h"
 #include "tests/sim/checkers/limits.h"
+#include "tests/sim/checkers/redone.h"
+#include "tests/sim/checkers/seconds.h"
 #include "tests/sim/checkers/single_result.h"
 #include "tests/sim/checkers/uninterrupted.h"
 #include "tests/sim/planted.h"
@@ -25,7 +27,8 @@ struct Play {
         bug(b),
         world(s.seed, tracing),
         limits(s),
-        checkpoints(s.coordinator.keep_checkpoints) {}
+        checkpoints(s.coordinator.keep_checkpoints),
+        redone(s) {}
 
   const Scenario& scenario;
   const Bug& bug;
@@ -35,6 +38,8 @@ struct Play {
   Limits limits;
   Checkpoints checkpoints;
   Gangs gangs;
+  Redone redone;
+  Seconds seconds;
   Uninterrupted uninterrupted;
   bool healed = false;  // no more faults
   // The cores' own checks of themselves; without them a planted bug must show in what it breaks.

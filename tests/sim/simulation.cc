@@ -191,6 +191,12 @@ void Simulation::end_drains() {
 }
 
 void Simulation::watch(TimeMs deadline) {
+  std::vector<AttemptKey> running;
+  for (const auto& worker : workers_) {
+    const std::vector<AttemptKey> here = worker->running();
+    running.insert(running.end(), here.begin(), here.end());
+  }
+  play_.expect(play_.seconds.check_running(play_.ledger, running, play_.world.now()));
   std::string unfinished = find_unended(play_.ledger, users_.accepted());
   if (unfinished.empty() && !users_.all_done()) unfinished = "promise 5: a user waits";
   if (unfinished.empty()) {

@@ -154,6 +154,7 @@ void WorkerHost::perform(const wo::Start& action) {
     std::optional<Save> from;
     if (auto it = restored_.find(action.key); it != restored_.end()) from = it->second;
     restored_.erase(action.key);
+    if (play_.bug.host == HostBug::begin_from_nothing) from.reset();
     keeper_.start(action, from);
   });
 }
@@ -182,6 +183,7 @@ void WorkerHost::perform(const wo::SaveCheckpoint& action) {
   }
   if (disk_full_) return not_saved(key, "no space left on device");
   const SaveBlobs blobs = to_blobs(*kept->saved);
+  play_.redone.saves(blobs.manifest, kept->saved->work_ms);
   if (auto it = last_saved_.find(key); it != last_saved_.end() && it->second == blobs.manifest) {
     return step_later(1, wo::CheckpointSaved{key, true, "unchanged"});
   }
@@ -425,6 +427,14 @@ void WorkerHost::fill_disk(TimeMs for_ms) {
   play_.world.trace([&] { return plan_.name + "'s disk is full"; });
   disk_full_ = true;
   play_.world.after(for_ms, [this] { disk_full_ = false; });
+}
+
+std::vector<AttemptKey> WorkerHost::running() const {
+  std::vector<AttemptKey> keys;
+  for (const auto& [key, kept] : keeper_.kept()) {
+    if (kept.running) keys.push_back(key);
+  }
+  return keys;
 }
 
 bool WorkerHost::runs(const AttemptKey& key) const {

@@ -40,6 +40,7 @@ class WorkerHost {
   const WorkerPlan& plan() const { return plan_; }
   // Its daemon lives, and the keeper really runs this.
   bool runs(const AttemptKey& key) const;
+  std::vector<AttemptKey> running() const;  // by its keeper
   // That it holds, while it could be reached; and since when.
   size_t held() const { return core_ == nullptr ? 0 : core_->holding().size(); }
   TimeMs reached_since() const { return reached_since_; }

@@ -123,6 +123,7 @@ void Core::State::failed(Job& job, ActiveRank& rank, const AttemptKey& key,
 // here. A gang's rank that was held did not: gang_failed().
 void Core::State::fill_duration(const OpenAttempt& open, AttemptOutcome& outcome) const {
   if (outcome.reason != EndReason::worker_lost || outcome.duration_ms > 0) return;
+  if (bug == PlantedBug::lost_without_time) return;
   if (open.started != kNever && now > open.started) outcome.duration_ms = now - open.started;
 }
 
@@ -226,6 +227,7 @@ AttemptOutcome Core::State::ended_here(const ActiveRank& rank, const OpenAttempt
 void Core::State::revoke_others(Job& job, const AttemptKey& decided) {
   auto it = job.active.find(decided.rank);
   if (it == job.active.end() || it->second.open.size() < 2) return;
+  if (bug == PlantedBug::forget_loser) return;
   const std::vector<OpenAttempt> others = it->second.open;
   for (const OpenAttempt& other : others) {
     if (other.attempt == decided.attempt) continue;

@@ -374,6 +374,9 @@ enum class PlantedBug : uint8_t {
   forget_cancel,
   acknowledge_before_record,
   reuse_attempt_number,
+  forget_loser,          // the other attempt of a rank that has its result is not revoked
+  second_beside_itself,  // a second attempt may go to the worker that has the first
+  lost_without_time,     // what died with its keeper is taken to have done nothing
 };
 
 class Core {

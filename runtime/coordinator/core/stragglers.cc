@@ -97,9 +97,10 @@ TimeMs Core::State::try_seconds_of(Job& job) {
     slow_ranks.emplace_back(rank, open.worker);
   }
   for (const auto& [rank, own] : slow_ranks) {
-    Worker* worker = choose_worker(demand, own);
+    const bool anywhere = bug == PlantedBug::second_beside_itself;
+    Worker* worker = choose_worker(demand, anywhere ? WorkerId() : own);
     if (worker == nullptr || budget-- == 0) break;
-    if (worker->info.id == own) continue;
+    if (worker->info.id == own && !anywhere) continue;
     lease(job, rank, job.ranks.attempts(rank) + 1, *worker, true);
   }
   return next;

@@ -9,19 +9,6 @@ namespace {
 
 namespace co = coordinator;
 
-// Attempts that began from it have died at once on two workers, or three times in all.
-bool passed_over(const LedgerRank& rank, uint32_t number) {
-  std::set<WorkerId> workers;
-  uint32_t ends = 0;
-  for (const auto& [attempt, one] : rank.attempts) {
-    if (one.checkpoint != number || !one.ended) continue;
-    if (one.outcome.reason != EndReason::bad_checkpoint) continue;
-    workers.insert(one.worker);
-    ++ends;
-  }
-  return workers.size() >= 2 || ends >= 3;
-}
-
 // In a row, before they count as the program's.
 constexpr uint32_t kMostBadEnds = 10;
 
@@ -49,13 +36,13 @@ std::string check_lease(const Ledger& ledger, const co::AttemptLeased& r) {
   uint32_t best = 0;
   uint64_t total_ms = 0;
   for (const auto& [number, checkpoint] : rank->checkpoints) {
-    if (passed_over(*rank, number) || checkpoint.total_ms < total_ms) continue;
+    if (is_passed_over(*rank, number) || checkpoint.total_ms < total_ms) continue;
     best = number;
     total_ms = checkpoint.total_ms;
   }
   if (r.checkpoint == best && r.base_ms == total_ms) return {};
   if (r.checkpoint != 0 &&
-      (!rank->checkpoints.contains(r.checkpoint) || passed_over(*rank, r.checkpoint))) {
+      (!rank->checkpoints.contains(r.checkpoint) || is_passed_over(*rank, r.checkpoint))) {
     return fmt::format(
         "checkpoints: {} begins from number {}, which is not kept or known to be bad",
         to_string(r.key), r.checkpoint);
@@ -65,6 +52,18 @@ std::string check_lease(const Ledger& ledger, const co::AttemptLeased& r) {
 }
 
 }  // namespace
+
+bool is_passed_over(const LedgerRank& rank, uint32_t number) {
+  std::set<WorkerId> workers;
+  uint32_t ends = 0;
+  for (const auto& [attempt, one] : rank.attempts) {
+    if (one.checkpoint != number || !one.ended) continue;
+    if (one.outcome.reason != EndReason::bad_checkpoint) continue;
+    workers.insert(one.worker);
+    ++ends;
+  }
+  return workers.size() >= 2 || ends >= 3;
+}
 
 std::string check_checkpoint_answered(const Ledger& ledger, const AttemptKey& key, uint32_t number,
                                       const BlobRef& manifest) {
@@ -89,7 +88,8 @@ std::string Checkpoints::check(const Ledger& ledger, const co::Record& record) {
     had_.insert({{r->job, r->rank}, rank->checkpoints.size()});
     uint64_t& best_ms = dropped_ms_[{r->job, r->rank}];
     for (const auto& [number, one] : rank->checkpoints) {
-      const bool goes = number >= r->first && number <= r->through && !passed_over(*rank, number);
+      const bool goes =
+          number >= r->first && number <= r->through && !is_passed_over(*rank, number);
       if (goes) best_ms = std::max(best_ms, one.total_ms);
     }
   }
@@ -145,7 +145,7 @@ std::string Checkpoints::check_transaction(const Ledger& ledger) {
     if (rank == nullptr || rank->final) continue;
     uint32_t better = 0;
     for (const auto& [number, one] : rank->checkpoints) {
-      better += !passed_over(*rank, number) && one.total_ms >= dropped_ms_[of];
+      better += !is_passed_over(*rank, number) && one.total_ms >= dropped_ms_[of];
     }
     if (dropped_ms_[of] > 0 && better < keep_) {
       wrong = fmt::format(

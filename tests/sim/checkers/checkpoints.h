@@ -31,6 +31,8 @@ class Checkpoints {
   std::map<std::pair<JobId, uint32_t>, uint64_t> dropped_ms_;  // the best of these
 };
 
+// Attempts that began from it have died at once on two workers, or three times in all.
+bool is_passed_over(const LedgerRank& rank, uint32_t number);
 // An answer to an offer leaves the coordinator with this number.
 std::string check_checkpoint_answered(const Ledger& ledger, const AttemptKey& key, uint32_t number,
                                       const BlobRef& manifest);
