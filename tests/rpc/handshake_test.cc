@@ -218,11 +218,11 @@ TEST(Connect, NeverAnswers) {
 }
 
 TEST(Connect, AnotherVersion) {
-  Stranger newer(std::string("PESC\0\0\0\2", 8));
+  Stranger newer(std::string("PESC\0\0\0\3", 8));
   Loop loop;
   expect_error(failure_of(loop, connect(loop, newer.address, "")),
                absl::StatusCode::kFailedPrecondition, newer.address,
-               "speaks protocol 2, this program 1: install the same version of PESC on both");
+               "speaks protocol 3, this program 2: install the same version of PESC on both");
 }
 
 TEST(Connect, CanBeDropped) {
@@ -241,7 +241,7 @@ TEST(Listener, TellsItsVersionToAnother) {
   int fd = connect_raw(server.address);
   ASSERT_EQ(send(fd, "PESC\0\0\0\7", 8, MSG_NOSIGNAL), 8);
   ::shutdown(fd, SHUT_WR);
-  EXPECT_EQ(read_to_end(fd), std::string("PESC\0\0\0\1", 8));
+  EXPECT_EQ(read_to_end(fd), std::string("PESC\0\0\0\2", 8));
 }
 
 // Whatever a stranger sends, the listener goes on serving others.
