@@ -44,6 +44,8 @@ struct PackRequest {
   // Come first in the archive, in this order (so that output.txt is read without what follows it).
   // Taken from output_dir, else from what was collected, when there is a file of that name.
   std::vector<ExtraFile> extra;
+  // Names of directories whose files are never listed as uncollected, wherever they are.
+  std::vector<std::string> unlisted = {};
   // For root, who packs what another user left: files that this user could not read (hard links to
   // other people's) are left out. The extra files are the caller's own.
   std::optional<std::pair<uint32_t, uint32_t>> only_readable_by = {};  // user and group

@@ -138,6 +138,14 @@ class Planner {
                        });
   }
 
+  // `prefix`: of a file, ends with '/'.
+  bool unlisted(const std::string& prefix) const {
+    return std::any_of(request_.unlisted.begin(), request_.unlisted.end(),
+                       [&](const std::string& name) {
+                         return ("/" + prefix).find("/" + name + "/") != std::string::npos;
+                       });
+  }
+
   bool enough() const {
     return request_.collect.empty() && plan_.uncollected.size() >= kMaxUncollected;
   }
@@ -165,7 +173,7 @@ class Planner {
       if (wanted && !from_output(name)) {
         add(fd, node, name, plan_.collect.get(), request_.collect_root);
       } else if (!wanted && node.kind == NodeKind::file &&
-                 plan_.uncollected.size() < kMaxUncollected) {
+                 plan_.uncollected.size() < kMaxUncollected && !unlisted(prefix)) {
         plan_.uncollected.push_back(name);
       }
     }

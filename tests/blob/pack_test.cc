@@ -130,6 +130,20 @@ TEST_F(Pack, NeverCollectsAnInput) {
   EXPECT_THAT(report_.uncollected, IsEmpty());
 }
 
+TEST_F(Pack, WhatNobodyMissesIsNotListed) {
+  for (int i = 0; i < 30; ++i) {
+    write_file(dir_ / "app/__pycache__" / (std::to_string(i) + ".pyc"), "");
+    write_file(dir_ / "app/lib/__pycache__" / (std::to_string(i) + ".pyc"), "");
+  }
+  write_file(dir_ / "app/my__pycache__/x", "");
+  write_file(dir_ / "app/result", "");
+  PackRequest request{.collect_root = dir_ / "app", .unlisted = {"__pycache__"}};
+  ASSERT_OK(pack_now(request));
+  EXPECT_THAT(report_.uncollected, ElementsAre("my__pycache__/x", "result"));
+  request.collect = {"__pycache__"};
+  EXPECT_THAT(round_trip(request), SizeIs(31)) << "it comes back when it is asked for";
+}
+
 TEST_F(Pack, TheOutputDirectoryGoesBeforeWhatIsCollected) {
   write_file(dir_ / "o/same", "from output");
   write_file(dir_ / "o/file", "a file");

@@ -61,6 +61,9 @@ TEST_F(Adopted, InputsAreNoResults) {
   EXPECT_THAT(pack().uncollected, IsEmpty());
   write("made.txt", "by the rank");
   EXPECT_THAT(pack().uncollected, UnorderedElementsAre("made.txt"));
+  std::filesystem::create_directory(order_.paths.app + "/__pycache__");
+  write("__pycache__/model.cpython-311.pyc", "x");
+  EXPECT_THAT(pack().uncollected, UnorderedElementsAre("made.txt"));
 }
 
 TEST_F(Adopted, ACollectedInputComesBackWhenItWasChanged) {

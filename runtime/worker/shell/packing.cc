@@ -182,6 +182,7 @@ absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
   request.collect_root = order.paths.app;
   request.collect = order.spec->collect;
   request.skip = unchanged_inputs(order);
+  request.unlisted = {"__pycache__"};  // Python's, of every program that imports a file it was sent
   request.only_readable_by = order.ranks_user;
   request.extra.push_back(stream_file("output.txt", order.exit.standard_output,
                                       order.exit.output_spilled, order.paths.root + "/stdout",
