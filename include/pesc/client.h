@@ -49,12 +49,15 @@ class JobHandle {
 
   /// Standard output (or error) of a rank as far as it is written, running or finished, from a
   /// byte offset on, but at most kMaxOutputBytes of it (of a running rank 1 MiB): ask again from
-  /// where that ended. Empty: nothing more there yet.
+  /// where that ended. Empty: nothing more there yet. A rank that is tried again writes from the
+  /// beginning: when RankResult::attempts of rank() has grown since an offset was taken, ask again
+  /// from offset 0, or bytes of the new attempt are missed.
   absl::StatusOr<std::string> read_output(uint32_t rank, uint64_t offset = 0,
                                           bool standard_error = false) const;
   /// The same, all that there is, piece by piece and with bounded memory: right for output of any
   /// length. `sink` runs on this thread and may block; when this fails, it has been given what came
-  /// before, and one can go on from there.
+  /// before, and one can go on from there; Aborted: the rank was started again meanwhile, go on
+  /// from offset 0.
   absl::Status stream_output(uint32_t rank, const OutputSink& sink, uint64_t offset = 0,
                              bool standard_error = false) const;
 

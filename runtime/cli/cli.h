@@ -46,8 +46,15 @@ absl::StatusOr<Client> connect_named(const std::string& coordinator);
 
 // A client of the coordinator that is named, or of the one this user runs on this machine.
 absl::StatusOr<Client> connect(const Common& common);
-// A job by its id, by an unambiguous part of it, by its name when only one has it, or "last".
-absl::StatusOr<std::string> resolve_job(Client& client, const std::string& text);
+// What to do when several jobs have the name that was given.
+enum class Several { newest, refuse };  // what only reads takes the newest, and says so
+struct ChosenJob {
+  std::string id, note;  // note: to be said, if not empty
+};
+// A job by its id, by an unambiguous part of it, by its name, or "last". `jobs`: newest first.
+absl::StatusOr<ChosenJob> choose_job(const std::vector<JobStatus>& jobs, const std::string& text,
+                                     Several several);
+absl::StatusOr<std::string> resolve_job(Client& client, const std::string& text, Several several);
 
 // A command registers its flags and says what runs when it is chosen.
 using Run = std::function<int()>;

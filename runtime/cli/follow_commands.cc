@@ -3,10 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "client/session.h"
+#include "client/state.h"
+#include "model/ids.h"
 #include "runtime/cli/cli.h"
 #include "runtime/cli/report.h"
 #include "runtime/cli/watcher.h"
@@ -15,8 +18,7 @@ namespace pesc::cli {
 namespace {
 
 struct Logs {
-  std::string job;
-  int64_t rank = -1;  // below 0: all
+  std::string job, rank;  // rank: empty: all
   bool follow = false, standard_error = false;
 };
 
@@ -28,7 +30,7 @@ struct Opened {
 absl::StatusOr<Opened> open_job(const Common& common, const std::string& text) {
   absl::StatusOr<Client> client = connect(common);
   if (!client.ok()) return client.status();
-  absl::StatusOr<std::string> id = resolve_job(*client, text);
+  absl::StatusOr<std::string> id = resolve_job(*client, text, Several::newest);
   if (!id.ok()) return id.status();
   absl::StatusOr<JobHandle> job = client->attach(*id);
   if (!job.ok()) return job.status();
@@ -60,8 +62,10 @@ class Printer {
  public:
   explicit Printer(std::optional<uint32_t> prefix) : prefix_(prefix) {}
   absl::Status print(std::string_view bytes) {
-    offset_ += bytes.size();
-    if (!prefix_) return write_out(bytes);
+    if (!prefix_) {
+      if (!bytes.empty()) line_begins_ = bytes.back() == '\n';
+      return write_out(bytes);
+    }
     while (!bytes.empty()) {
       if (line_begins_) {
         absl::Status status = write_out(fmt::format("{}: ", *prefix_));
@@ -75,28 +79,57 @@ class Printer {
     }
     return absl::OkStatus();
   }
-  absl::Status end() { return line_begins_ ? absl::OkStatus() : write_out("\n"); }
-  uint64_t offset() const { return offset_; }
+  // What comes next begins a line of its own.
+  absl::Status end() {
+    if (line_begins_) return absl::OkStatus();
+    line_begins_ = true;
+    return write_out("\n");
+  }
 
  private:
   std::optional<uint32_t> prefix_;
-  uint64_t offset_ = 0;
   bool line_begins_ = true;
 };
 
-// All of a rank's output that there is beyond what was printed. With `follow` a coordinator that
-// does not answer is waited for, as long as it takes: what was printed is not printed again.
-absl::Status print_more(Opened& opened, uint32_t rank, bool standard_error, bool follow,
-                        Printer& printer) {
-  absl::Status status;
-  do {
-    status = opened.job.stream_output(
-        rank, [&](std::string_view bytes) { return printer.print(bytes); }, printer.offset(),
-        standard_error);
-  } while (follow && absl::IsUnavailable(status));
-  if (status.ok() && fflush(stdout) != 0) return absl::CancelledError("");
-  return status;
+absl::Status say_restart(uint32_t rank, uint32_t before, uint32_t attempt) {
+  fflush(stdout);  // what the attempt before wrote comes first, where both go to one terminal
+  say(attempt > before
+          ? fmt::format("rank {} starts again (attempt {})", rank, attempt)
+          : fmt::format("rank {}: attempt {} came first; its output follows", rank, attempt));
+  return absl::OkStatus();
 }
+
+// One rank's output, piece by piece. With `follow` a coordinator that does not answer is waited
+// for, as long as it takes: what was printed is not printed again.
+class RankLog {
+ public:
+  RankLog(Opened& opened, uint32_t rank, bool standard_error, bool follow,
+          std::optional<uint32_t> prefix)
+      : reader_(opened.client.session(), *parse_job_id(opened.job.id()), rank, standard_error),
+        printer_(prefix),
+        rank_(rank),
+        follow_(follow) {}
+  // All that there is beyond what was printed.
+  absl::Status print_more() {
+    absl::Status status;
+    do {
+      status = reader_.read([this](std::string_view bytes) { return printer_.print(bytes); },
+                            [this](uint32_t before, uint32_t attempt) {
+                              absl::Status ended = printer_.end();
+                              return ended.ok() ? say_restart(rank_, before, attempt) : ended;
+                            });
+    } while (follow_ && absl::IsUnavailable(status));
+    if (status.ok() && fflush(stdout) != 0) return absl::CancelledError("");
+    return status;
+  }
+  absl::Status end() { return printer_.end(); }
+
+ private:
+  client::OutputReader reader_;
+  Printer printer_;
+  uint32_t rank_;
+  bool follow_;
+};
 
 // A reader that went away needs no explanation.
 int fail_unless_closed(const absl::Status& status) {
@@ -105,12 +138,12 @@ int fail_unless_closed(const absl::Status& status) {
 
 // One rank's log; with `follow`, until the rank is final.
 int print_rank(Opened& opened, uint32_t rank, bool standard_error, bool follow) {
-  Printer printer(std::nullopt);
+  RankLog log(opened, rank, standard_error, follow, std::nullopt);
   for (;;) {
     absl::StatusOr<RankResult> before = opened.job.rank(rank);
     if (follow && absl::IsUnavailable(before.status())) continue;
     if (!before.ok()) return fail(before.status());
-    absl::Status status = print_more(opened, rank, standard_error, follow, printer);
+    absl::Status status = log.print_more();
     if (!status.ok()) return fail_unless_closed(status);
     bool running = before->state == State::waiting || before->state == State::running;
     if (!follow || !running) return kSucceeded;
@@ -133,14 +166,26 @@ int print_all(Opened& opened, bool standard_error, bool follow) {
     if (!next.ok()) return fail(next.status());
     if (!next->has_value()) return kSucceeded;
     uint32_t rank = (*next)->rank;
-    Printer printer(rank);
-    absl::Status status = print_more(opened, rank, standard_error, true, printer);
-    if (status.ok()) status = printer.end();
+    RankLog log(opened, rank, standard_error, true, rank);
+    absl::Status status = log.print_more();
+    if (status.ok()) status = log.end();
     if (!status.ok()) return fail_unless_closed(status);
   }
 }
 
+// Nothing: all ranks.
+absl::StatusOr<std::optional<uint32_t>> parse_rank(const std::string& text) {
+  if (text.empty()) return std::optional<uint32_t>();
+  uint32_t rank = 0;
+  const char* end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data(), end, rank);
+  if (error == std::errc() && stop == end) return std::optional<uint32_t>(rank);
+  return absl::InvalidArgumentError("rank '" + text + "': give a number from 0");
+}
+
 int logs(const Common& common, const Logs& options) {
+  absl::StatusOr<std::optional<uint32_t>> rank = parse_rank(options.rank);
+  if (!rank.ok()) return fail(rank.status());
   absl::StatusOr<Opened> opened = open_job(common, options.job);
   if (!opened.ok()) return fail(opened.status());
   if (options.follow) {
@@ -152,9 +197,8 @@ int logs(const Common& common, const Logs& options) {
                      "following"));
     });
   }
-  int code = options.rank < 0 ? print_all(*opened, options.standard_error, options.follow)
-                              : print_rank(*opened, static_cast<uint32_t>(options.rank),
-                                           options.standard_error, options.follow);
+  int code = rank->has_value() ? print_rank(*opened, **rank, options.standard_error, options.follow)
+                               : print_all(*opened, options.standard_error, options.follow);
   opened->client.session()->on_contact({});
   return code;
 }
@@ -197,9 +241,10 @@ void add_follow_commands(CLI::App& app, Common& common, Commands& commands) {
   CLI::App* logs_app = app.add_subcommand("logs", "Print what ranks have written");
   add_common_flags(logs_app, common, false);
   logs_app->add_option("job", chosen->job, "JOB")->required();
-  logs_app->add_option("rank", chosen->rank, "RANK; default: all, in rank order")
-      ->check(CLI::Range(int64_t{0}, int64_t{UINT32_MAX}));
-  logs_app->add_flag("-f,--follow", chosen->follow, "Go on until the rank, or the job, is over");
+  logs_app->add_option("rank", chosen->rank, "RANK, from 0; default: all, in rank order");
+  logs_app->add_flag("-f,--follow", chosen->follow,
+                     "With a RANK: live, until it is over; without: each rank's when it is over, "
+                     "until the job is");
   logs_app->add_flag("--stderr", chosen->standard_error, "Standard error instead of output");
   commands.push_back({logs_app, [&common, chosen] { return logs(common, *chosen); }});
 

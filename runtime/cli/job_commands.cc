@@ -45,15 +45,15 @@ Json to_json(const AttemptTally& t) {
 using JobAction = std::function<int(Client&, const std::string& id)>;
 
 void add_job_command(CLI::App& app, Common& common, Commands& commands, const std::string& name,
-                     const std::string& help, bool json, JobAction action) {
+                     const std::string& help, Several several, JobAction action) {
   auto text = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand(name, help);
-  add_common_flags(command, common, json);
+  add_common_flags(command, common, true);
   command->add_option("job", *text, "JOB: its id, a part of it, its name, or last")->required();
-  commands.push_back({command, [&common, text, action] {
+  commands.push_back({command, [&common, text, several, action] {
                         absl::StatusOr<Client> client = connect(common);
                         if (!client.ok()) return fail(client.status());
-                        absl::StatusOr<std::string> id = resolve_job(*client, *text);
+                        absl::StatusOr<std::string> id = resolve_job(*client, *text, several);
                         if (!id.ok()) return fail(id.status());
                         return action(*client, *id);
                       }});
@@ -149,14 +149,7 @@ int stats(const Common& common, Client& client, const std::string& id) {
     fmt::print("{}\n", dump(out));
     return kSucceeded;
   }
-  fmt::print("ranks that ran to their end: {}\n", s.ranks);
-  fmt::print("seconds of a rank: min {:.3f}, median {:.3f}, mean {:.3f}, max {:.3f}\n",
-             s.min_seconds, s.median_seconds, s.mean_seconds, s.max_seconds);
-  fmt::print("one after the other: {:.3f} s; elapsed: {:.3f} s; speed-up {:.2f}\n",
-             s.sequential_seconds, s.elapsed_seconds, s.speed_up);
-  for (const auto& [worker, count] : s.ranks_per_worker) {
-    print_line(fmt::format("  {:>8} ranks on {}", count, worker));
-  }
+  for (const std::string& line : statistics_lines(s)) print_line(line);
   for (const std::string& line : tally_lines(status->tally)) print_line(line);
   return kSucceeded;
 }
@@ -236,22 +229,23 @@ void add_job_commands(CLI::App& app, Common& common, Commands& commands) {
   commands.push_back({jobs_app, [&common] { return jobs(common); }});
 
   add_job_command(
-      app, common, commands, "status", "How far a job is", true,
+      app, common, commands, "status", "How far a job is", Several::newest,
       [&common](Client& client, const std::string& id) { return status(common, client, id); });
   add_job_command(
-      app, common, commands, "why", "What each waiting or failed rank waits for or died of", true,
+      app, common, commands, "why", "What each waiting or failed rank waits for or died of",
+      Several::newest,
       [&common](Client& client, const std::string& id) { return why(common, client, id); });
   add_job_command(
-      app, common, commands, "stats", "Durations, ranks per worker, speed-up", true,
+      app, common, commands, "stats", "Durations, ranks per worker, speed-up", Several::newest,
       [&common](Client& client, const std::string& id) { return stats(common, client, id); });
   add_job_command(
-      app, common, commands, "cancel", "Stop a job", true,
+      app, common, commands, "cancel", "Stop a job", Several::refuse,
       [&common](Client& client, const std::string& id) { return cancel(common, client, id); });
   add_job_command(
-      app, common, commands, "retry", "Run the failed ranks of a job again", true,
+      app, common, commands, "retry", "Run the failed ranks of a job again", Several::refuse,
       [&common](Client& client, const std::string& id) { return retry(common, client, id); });
   add_job_command(
-      app, common, commands, "rm", "Remove a finished job and its outputs", true,
+      app, common, commands, "rm", "Remove a finished job and its outputs", Several::refuse,
       [&common](Client& client, const std::string& id) { return remove(common, client, id); });
 }
 

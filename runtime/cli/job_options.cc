@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <string_view>
+#include <utility>
 
 #include "model/job_spec.h"
 
@@ -220,6 +222,38 @@ absl::Status take_command(const std::optional<std::vector<std::string>>& after_d
   }
   options.command = *after_dashes;
   return absl::OkStatus();
+}
+
+absl::Status in_flags(const absl::Status& status) {
+  // What has no flag, or several, is named as it is.
+  static constexpr std::pair<std::string_view, std::string_view> kFlags[] = {
+      {"name", "--name"},
+      {"room", "--room"},
+      {"repetitions", "--repetitions"},
+      {"parameters", "--parameters"},
+      {"collect", "--collect"},
+      {"inject", "--inject"},
+      {"environment", "--env"},
+      {"resources.cpus", "--cpus"},
+      {"resources.memory_bytes", "--memory"},
+      {"retries", "--retries"},
+      {"time_limit", "--time-limit"},
+      {"grace", "--grace"},
+      {"job_time_limit", "--job-time-limit"},
+      {"output_limit_bytes", "--output-limit"},
+      {"max_failures", "--max-failures"},
+      {"checkpoint_every", "--checkpoint-every"},
+      {"parallel", "--parallel"},
+      {"same_worker", "--same-worker"},
+  };
+  const std::string message(status.message());
+  const size_t colon = message.find(": ");
+  if (status.ok() || colon == std::string::npos) return status;
+  for (const auto& [field, flag] : kFlags) {
+    if (message.compare(0, colon, field) != 0) continue;
+    return absl::Status(status.code(), std::string(flag) + message.substr(colon));
+  }
+  return status;
 }
 
 absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent) {

@@ -34,4 +34,8 @@ absl::Status take_command(const std::optional<std::vector<std::string>>& after_d
 // for, to be said in one line.
 absl::StatusOr<Job> make_job(const JobOptions& options, std::vector<std::string>& sent);
 
+// A refusal of the job's description ("checkpoint_every: …") in the words of the command line
+// ("--checkpoint-every: …").
+absl::Status in_flags(const absl::Status& status);
+
 }  // namespace pesc::cli

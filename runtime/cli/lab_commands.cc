@@ -185,21 +185,42 @@ absl::StatusOr<Client> connect(const Common& common) {
   return connect_named(own.front());
 }
 
-absl::StatusOr<std::string> resolve_job(Client& client, const std::string& text) {
+absl::StatusOr<ChosenJob> choose_job(const std::vector<JobStatus>& jobs, const std::string& text,
+                                     Several several) {
+  if (text == "last" && !jobs.empty()) return ChosenJob{jobs.front().id, ""};
+  std::vector<std::string> named, matches;
+  for (const JobStatus& job : jobs) {
+    bool part = text.size() >= 3 && job.id.find(text) != std::string::npos;
+    if (job.name == text) named.push_back(job.id);
+    if (job.name == text || part) matches.push_back(job.id);
+  }
+  if (matches.empty()) return absl::NotFoundError("there is no job '" + text + "' (see pesc jobs)");
+  if (matches.size() == 1) return ChosenJob{matches.front(), ""};
+  if (named.empty()) {
+    return absl::InvalidArgumentError(
+        "'" + text + "' is a part of more than one job's id: " + matches[0] + ", " + matches[1] +
+        (matches.size() > 2 ? ", …" : "") + ": give more of it");
+  }
+  if (several == Several::newest) {
+    if (named.size() == 1) return ChosenJob{named.front(), ""};
+    return ChosenJob{named.front(), fmt::format("{} jobs are named '{}': this is the newest, {}",
+                                                named.size(), text, named.front())};
+  }
+  return absl::InvalidArgumentError(
+      fmt::format("'{}' is more than one job; the newest with that name is {}: give its id, or "
+                  "another's (see pesc jobs), or last for the newest of all your jobs",
+                  text, named.front()));
+}
+
+absl::StatusOr<std::string> resolve_job(Client& client, const std::string& text, Several several) {
   absl::StatusOr<JobId> id = parse_job_id(text);
   if (id.ok()) return to_string(*id);
   absl::StatusOr<std::vector<JobStatus>> jobs = client.jobs();
   if (!jobs.ok()) return jobs.status();
-  if (text == "last" && !jobs->empty()) return jobs->front().id;
-  std::vector<std::string> matches;
-  for (const JobStatus& job : *jobs) {
-    bool part = text.size() >= 3 && job.id.find(text) != std::string::npos;
-    if (job.name == text || part) matches.push_back(job.id);
-  }
-  if (matches.size() == 1) return matches.front();
-  if (matches.empty()) return absl::NotFoundError("there is no job '" + text + "' (see pesc jobs)");
-  return absl::InvalidArgumentError("'" + text + "' is more than one job: " + matches[0] + ", " +
-                                    matches[1] + (matches.size() > 2 ? ", …" : ""));
+  absl::StatusOr<ChosenJob> chosen = choose_job(*jobs, text, several);
+  if (!chosen.ok()) return chosen.status();
+  if (!chosen->note.empty()) say(chosen->note);
+  return chosen->id;
 }
 
 std::string format_time(int64_t unix_ms) {

@@ -22,6 +22,23 @@ class ProgressLine {
   uint32_t first_done_ = 0;
 };
 
+// Tells of attempts that failed and are tried again, and of gangs that start again: at most every
+// ten seconds, nothing when there was nothing new.
+class RetryNotes {
+ public:
+  using Time = ProgressLine::Time;
+  void update(const JobStatus& status);
+  // When the next line is due; nothing when there is none.
+  std::optional<Time> due() const;
+  // The line, once, when it is due.
+  std::optional<std::string> take(Time now);
+
+ private:
+  std::string pending_;
+  uint32_t told_ = 0;  // attempts and starts that the newest line speaks of
+  std::optional<Time> last_;
+};
+
 uint32_t done_of(const JobStatus& status);
 
 // "[####......]  40% LINE", what fits into `width` columns; the bar goes before the words do.

@@ -45,6 +45,31 @@ uint64_t elapsed_ms(const JobStatus& status, int64_t now_unix_ms, uint64_t pause
   return std::max<int64_t>(0, end - status.submitted_unix_ms - static_cast<int64_t>(paused_ms));
 }
 
+namespace {
+
+void say_reasons(Client& client, const std::string& id) {
+  absl::StatusOr<std::vector<WhyLine>> why = client.why(id);
+  if (!why.ok()) return;
+  constexpr size_t kShown = 5;
+  for (size_t i = 0; i < std::min(why->size(), kShown); ++i) {
+    const WhyLine& each = (*why)[i];
+    say(fmt::format("  {} {}: {}", each.count == 1 ? "rank" : "ranks", each.ranks, each.reason));
+  }
+  if (why->size() > kShown) say(fmt::format("  … and {} more reasons", why->size() - kShown));
+}
+
+}  // namespace
+
+std::string advice_after_stop(bool embedded, const std::string& id, const std::string& directory) {
+  // An embedded coordinator ends with this process: no other command can ask it anything.
+  if (embedded) {
+    return "once that is mended, the same command with --resume -o " + directory +
+           " runs them again";
+  }
+  return "`pesc why " + id + "` says what they died of; once that is mended, `pesc retry " + id +
+         "` runs them again";
+}
+
 void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json,
                 uint64_t paused_ms) {
   if (json) {
@@ -59,15 +84,10 @@ void report_end(Client& client, const JobStatus& status, const std::string& dire
   if (!directory.empty()) line += "; results in " + directory;
   say(line);
   if (!status.detail.empty()) say(status.detail);
-  if (status.failed == 0) return;
-  absl::StatusOr<std::vector<WhyLine>> why = client.why(status.id);
-  if (!why.ok()) return;
-  constexpr size_t kShown = 5;
-  for (size_t i = 0; i < std::min(why->size(), kShown); ++i) {
-    const WhyLine& each = (*why)[i];
-    say(fmt::format("  {} {}: {}", each.count == 1 ? "rank" : "ranks", each.ranks, each.reason));
-  }
-  if (why->size() > kShown) say(fmt::format("  … and {} more reasons", why->size() - kShown));
+  // One that its user has cancelled has state `cancelled`: nothing is to be mended.
+  const bool stopped = !status.detail.empty() && status.state == State::failed;
+  if (status.failed > 0 || stopped) say_reasons(client, status.id);
+  if (stopped) say(advice_after_stop(client.embedded(), status.id, directory));
 }
 
 void say_why_it_waits(Client client, const std::string& id) {
@@ -105,6 +125,22 @@ Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>&
   return out;
 }
 
+std::vector<std::string> statistics_lines(const Statistics& s) {
+  if (s.ranks == 0) {
+    return {"no rank has run to its end yet", fmt::format("elapsed: {:.3f} s", s.elapsed_seconds)};
+  }
+  std::vector<std::string> lines = {
+      fmt::format("ranks that ran to their end: {}", s.ranks),
+      fmt::format("seconds of a rank: min {:.3f}, median {:.3f}, mean {:.3f}, max {:.3f}",
+                  s.min_seconds, s.median_seconds, s.mean_seconds, s.max_seconds),
+      fmt::format("one after the other: {:.3f} s; elapsed: {:.3f} s; speed-up {:.2f}",
+                  s.sequential_seconds, s.elapsed_seconds, s.speed_up)};
+  for (const auto& [worker, count] : s.ranks_per_worker) {
+    lines.push_back(fmt::format("  {:>8} ranks on {}", count, worker));
+  }
+  return lines;
+}
+
 double redone_share(const AttemptTally& tally) {
   const double all = tally.useful_seconds + tally.redone_seconds;
   return all > 0 ? tally.redone_seconds / all : 0;
@@ -124,8 +160,12 @@ std::vector<std::string> tally_lines(const AttemptTally& tally) {
   const std::string failed = failed_attempts_line(tally);
   if (!failed.empty()) lines.push_back(failed);
   if (tally.redone_seconds > 0) {
-    lines.push_back(fmt::format("work done again: {:.3f} s, {:.1f} % of all work",
-                                tally.redone_seconds, 100 * redone_share(tally)));
+    std::string line = fmt::format("work done again: {:.3f} s", tally.redone_seconds);
+    // Of a job that has nothing to show yet it would be all.
+    if (tally.useful_seconds > 0) {
+      line += fmt::format(", {:.1f} % of all work", 100 * redone_share(tally));
+    }
+    lines.push_back(line);
   }
   if (tally.checkpoints > 0)
     lines.push_back(fmt::format("checkpoints saved: {}", tally.checkpoints));

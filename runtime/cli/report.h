@@ -15,6 +15,8 @@ absl::StatusOr<client::FetchReport> fetch_job(Client& client, const std::string&
                                               const std::string& directory,
                                               const SaveOptions& options, bool quiet);
 
+// What to do after a job was stopped early. `directory`: of an embedded run's results.
+std::string advice_after_stop(bool embedded, const std::string& id, const std::string& directory);
 // One line for the job, and the reasons of its failures.
 // `paused_ms`: when nothing of it ran because the run was interrupted, and gone on with later.
 void report_end(Client& client, const JobStatus& status, const std::string& directory, bool json,
@@ -39,6 +41,8 @@ struct Statistics {
 };
 Statistics statistics_of(const JobStatus& status, const std::vector<RankResult>& ranks,
                          int64_t now_unix_ms, uint64_t paused_ms = 0);
+
+std::vector<std::string> statistics_lines(const Statistics& statistics);
 
 // Work done again, as a share of all work done. 0 when there was none.
 double redone_share(const AttemptTally& tally);

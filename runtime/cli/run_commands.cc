@@ -52,7 +52,7 @@ class RunCommand {
     if (int code = check_flags(); code != 0) return code;
     // All that can be wrong with the job is found before anything is started or stored.
     absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job);
-    if (!prepared.ok()) return fail(prepared.status());
+    if (!prepared.ok()) return fail(in_flags(prepared.status()));
     if (absl::Status fits = check_fits_here(prepared->spec); !fits.ok()) return fail(fits);
     digest_ = to_hex(client::digest_of(prepared->spec));
     if (options_.resume && RunDirectory(options_.output).completed() == digest_) {
@@ -83,7 +83,7 @@ class RunCommand {
     if (handle.status().code() == absl::StatusCode::kAlreadyExists && options_.resume) {
       return fail(another_job());
     }
-    if (!handle.ok()) return fail(handle.status());
+    if (!handle.ok()) return fail(in_flags(handle.status()));
     unclaim_ = false;
     if (resuming_ && !submitted.interrupted) retry_failed(*client, *handle);
     return follow(*client, *handle, submitted.interrupted);
@@ -116,7 +116,21 @@ class RunCommand {
     if (spec.resources.memory_bytes > memory) {
       return absl::InvalidArgumentError("--memory: this machine has " + format_bytes(memory));
     }
-    return absl::OkStatus();
+    return check_gang_fits_here(spec, slots);
+  }
+
+  // All ranks of a gang have their cores at the same time, or none starts.
+  absl::Status check_gang_fits_here(const JobSpec& spec, uint32_t slots) const {
+    if (!spec.parallel) return absl::OkStatus();
+    const uint64_t one_worker = uint64_t{slots} * 1000 / spec.resources.cpus_milli;
+    const uint64_t room = spec.same_worker ? one_worker : one_worker * local_.workers;
+    if (spec.repetitions <= room) return absl::OkStatus();
+    return absl::InvalidArgumentError(fmt::format(
+        "--parallel: {} of {:g} cpus each run at the same time, but {} has room for {}; give fewer "
+        "(--repetitions N), or say how many cores {} shall have (--slots N)",
+        count_ranks(spec.repetitions), spec.resources.cpus_milli / 1000.0,
+        spec.same_worker ? "with --same-worker one worker of this process" : "this process", room,
+        local_.workers == 1 ? "it" : "each worker"));
   }
 
   int check_flags() {
@@ -230,13 +244,13 @@ int submit(const Common& common, const JobOptions& options) {
   absl::StatusOr<Job> job = make_job(options, sent);
   if (!job.ok()) return fail(job.status());
   absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job);
-  if (!prepared.ok()) return fail(prepared.status());
+  if (!prepared.ok()) return fail(in_flags(prepared.status()));
   absl::StatusOr<Client> client = connect(common);
   if (!client.ok()) return fail(client.status());
   if (!common.json) say_notes(*job);
   say_sent(sent);
   absl::StatusOr<JobHandle> handle = client->submit(*job);
-  if (!handle.ok()) return fail(handle.status());
+  if (!handle.ok()) return fail(in_flags(handle.status()));
   if (common.json) {
     absl::StatusOr<JobStatus> status = handle->status();
     if (!status.ok()) return fail(status.status());

@@ -67,12 +67,26 @@ class Display {
 
   void show(const Progress& progress) {
     if (quiet_) return;
+    notes_.update(progress.status);
+    say_notes();
     std::string line = line_.text(progress, Clock::now());
     if (terminal_) {
       draw(progress.fraction(), line);
     } else {
       quiet_line(done_of(progress.status), progress.status.repetitions, line);
     }
+  }
+
+  // What is tried again.
+  void say_notes() {
+    if (quiet_) return;
+    if (std::optional<std::string> note = notes_.take(Clock::now())) {
+      end();
+      say(*note);
+    }
+  }
+  std::optional<Clock::time_point> notes_due() const {
+    return quiet_ ? std::nullopt : notes_.due();
   }
 
   // Before other lines are written.
@@ -101,6 +115,7 @@ class Display {
   }
 
   ProgressLine line_;
+  RetryNotes notes_;
   bool quiet_, terminal_, drawn_ = false;
   int last_tenth_ = -1;
 };
@@ -206,10 +221,15 @@ class Watch {
       int limit = left_ms(interrupted_at_, options_.cancel_limit_ms);
       timeout = timeout < 0 ? limit : std::min(timeout, limit);
     }
+    if (const auto due = display_.notes_due()) {
+      int limit = left_ms(*due, 0);
+      timeout = timeout < 0 ? limit : std::min(timeout, limit);
+    }
     return timeout;
   }
 
   void check_times() {
+    display_.say_notes();
     if (may_stall() && left_ms(last_change_, options_.stalled_after_ms) == 0) {
       stalled_ = true;
       display_.end();

@@ -1,4 +1,6 @@
 // What a rank wrote, running or finished: as a stream, and as strings of bounded length.
+#include <utility>
+
 #include "blob/pack.h"
 #include "client/state.h"
 #include "client/transfer.h"
@@ -12,19 +14,27 @@ using client::UserSession;
 
 constexpr uint32_t kLiveBytes = 1 << 20;
 
-// The next bytes of a rank that runs; empty when there are none yet, or when it runs no more.
-absl::StatusOr<std::string> read_live(Session& session, JobId id, uint32_t rank, uint64_t offset,
-                                      bool standard_error) {
-  return session.call<std::string>([=](UserSession& user) {
+struct LiveOutput {
+  std::string bytes;
+  uint32_t attempt = 0;  // whose bytes they are; of a rank that is over: which one decided
+};
+
+// The next bytes of a rank that runs; none when there are none yet, or when it runs no more.
+// `attempt`: which one, if it still runs; 0: the newest.
+absl::StatusOr<LiveOutput> read_live(Session& session, JobId id, uint32_t rank, uint32_t attempt,
+                                     uint64_t offset, bool standard_error) {
+  return session.call<LiveOutput>([=](UserSession& user) {
     auto request = user.readLogRequest();
     request.setId(id.value);
     request.setRank(rank);
     request.setStream(standard_error ? 2 : 1);
+    request.setAttempt(attempt);
     request.setOffset(offset);
     request.setMaxBytes(kLiveBytes);
     return request.send().then([](capnp::Response<protocol::UserSession::ReadLogResults> response) {
       auto data = response.getData();
-      return std::string(reinterpret_cast<const char*>(data.begin()), data.size());
+      return LiveOutput{std::string(reinterpret_cast<const char*>(data.begin()), data.size()),
+                        response.getAttempt()};
     });
   });
 }
@@ -48,23 +58,55 @@ absl::Status stream_final(const std::shared_ptr<Session>& session, const FinalRa
 
 }  // namespace
 
-absl::Status JobHandle::stream_output(uint32_t rank, const OutputSink& sink, uint64_t offset,
-                                      bool standard_error) const {
+namespace client {
+
+absl::Status OutputReader::read(const OutputSink& sink, const Restarted& restarted) {
   for (;;) {
-    absl::StatusOr<FinalRank> info = client::read_rank(*state_->session, state_->id, rank);
+    absl::StatusOr<FinalRank> info = read_rank(*session_, id_, rank_);
     if (!info.ok()) return info.status();
-    if (info->result.state != pesc::State::running) {
-      absl::Status status = stream_final(state_->session, *info, standard_error, offset, sink);
+    const bool runs = info->result.state == pesc::State::running;
+    // One that never had more than one attempt need not be asked for which it was.
+    LiveOutput live{"", info->result.attempts};
+    if (runs || info->result.attempts > 1) {
+      auto read = read_live(*session_, id_, rank_, attempt_, offset_, standard_error_);
+      // A worker that was just given the attempt, or has just handed it in, does not have it.
+      if (!read.ok() && !absl::IsNotFound(read.status())) return read.status();
+      if (read.ok()) live = *std::move(read);
+      if (!read.ok() && attempt_ != 0) live.attempt = attempt_;
+    }
+    if (live.attempt != attempt_) {
+      const uint32_t before = std::exchange(attempt_, live.attempt);
+      if (before != 0) {
+        offset_ = 0;
+        absl::Status status = restarted(before, attempt_);
+        if (!status.ok()) return status;
+        continue;
+      }
+    }
+    auto count = [&](std::string_view bytes) {
+      offset_ += bytes.size();
+      return sink(bytes);
+    };
+    if (!runs) {
+      absl::Status status = stream_final(session_, *info, standard_error_, offset_, count);
       return absl::IsNotFound(status) ? absl::OkStatus() : status;
     }
-    absl::StatusOr<std::string> live =
-        read_live(*state_->session, state_->id, rank, offset, standard_error);
-    if (!live.ok()) return live.status();
-    if (live->empty()) return absl::OkStatus();
-    offset += live->size();
-    absl::Status status = sink(*live);
+    if (live.bytes.empty()) return absl::OkStatus();
+    absl::Status status = count(live.bytes);
     if (!status.ok()) return status;
   }
+}
+
+}  // namespace client
+
+absl::Status JobHandle::stream_output(uint32_t rank, const OutputSink& sink, uint64_t offset,
+                                      bool standard_error) const {
+  client::OutputReader reader(state_->session, state_->id, rank, standard_error, offset);
+  return reader.read(sink, [rank](uint32_t, uint32_t attempt) {
+    return absl::AbortedError("attempt " + std::to_string(attempt) + " of rank " +
+                              std::to_string(rank) +
+                              " goes on instead of the one before: its output begins at offset 0");
+  });
 }
 
 absl::StatusOr<std::string> JobHandle::read_output(uint32_t rank, uint64_t offset,
@@ -72,7 +114,9 @@ absl::StatusOr<std::string> JobHandle::read_output(uint32_t rank, uint64_t offse
   absl::StatusOr<FinalRank> info = client::read_rank(*state_->session, state_->id, rank);
   if (!info.ok()) return info.status();
   if (info->result.state == pesc::State::running) {
-    return read_live(*state_->session, state_->id, rank, offset, standard_error);
+    auto live = read_live(*state_->session, state_->id, rank, 0, offset, standard_error);
+    if (!live.ok()) return live.status();
+    return std::move(live->bytes);
   }
   std::string out;
   bool enough = false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -44,6 +45,32 @@ absl::StatusOr<std::vector<FinalRank>> read_ranks(Session& session, JobId id, ui
 absl::StatusOr<std::vector<RankResult>> read_all_ranks(Session& session, JobId id);
 // OutOfRange: no such rank.
 absl::StatusOr<FinalRank> read_rank(Session& session, JobId id, uint32_t rank);
+
+// Reads what a rank writes while it runs and afterwards, in pieces. A rank that is started again
+// writes from the beginning: that is noticed by the attempt's number.
+class OutputReader {
+ public:
+  // Not called for the first attempt that is read. An error ends the reading.
+  using Restarted = std::function<absl::Status(uint32_t before, uint32_t attempt)>;
+  OutputReader(std::shared_ptr<Session> session, JobId id, uint32_t rank, bool standard_error,
+               uint64_t offset = 0)
+      : session_(std::move(session)),
+        id_(id),
+        rank_(rank),
+        standard_error_(standard_error),
+        offset_(offset) {}
+  // All that there is beyond what was given before; may be called again, after an error too. While
+  // an attempt runs it is stayed with, though a second one has been started beside it.
+  absl::Status read(const OutputSink& sink, const Restarted& restarted);
+
+ private:
+  std::shared_ptr<Session> session_;
+  JobId id_;
+  uint32_t rank_;
+  bool standard_error_;
+  uint64_t offset_;
+  uint32_t attempt_ = 0;  // 0: nothing was read yet
+};
 
 // What `pesc fetch` and JobResult::save do. Ranks that are not final yet are left for a later call
 // into the same directory.

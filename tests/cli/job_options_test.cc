@@ -146,5 +146,18 @@ TEST_F(JobOptionsTest, WhatKeepsWorkFromBeingLost) {
   EXPECT_THAT(refusal(options), HasSubstr("--max-failures '0': give a number of ranks from 1"));
 }
 
+TEST_F(JobOptionsTest, ARefusalNamesTheFlag) {
+  const auto said = [](const char* message) {
+    return std::string(in_flags(absl::InvalidArgumentError(message)).message());
+  };
+  EXPECT_EQ(said("checkpoint_every: 1ms is too often"), "--checkpoint-every: 1ms is too often");
+  EXPECT_EQ(said("same_worker: it is"), "--same-worker: it is");
+  EXPECT_EQ(said("resources.cpus: use"), "--cpus: use");
+  EXPECT_EQ(said("arguments: number 1"), "arguments: number 1");
+  EXPECT_EQ(said("retries of it: no"), "retries of it: no");
+  EXPECT_EQ(said("name"), "name");
+  EXPECT_TRUE(in_flags(absl::OkStatus()).ok());
+}
+
 }  // namespace
 }  // namespace pesc::cli

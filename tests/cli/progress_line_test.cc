@@ -52,5 +52,54 @@ TEST(Bar, FillsTheWidthAndNoMore) {
   EXPECT_EQ(with_bar(1, "20/20 ranks", 0), "");
 }
 
+class Notes : public ::testing::Test {
+ protected:
+  std::optional<std::string> at(int seconds) {
+    notes_.update(status_);
+    return notes_.take(RetryNotes::Time() + std::chrono::hours(1) + std::chrono::seconds(seconds));
+  }
+  RetryNotes notes_;
+  JobStatus status_;
+};
+
+TEST_F(Notes, NothingFailedNothingSaid) {
+  EXPECT_EQ(at(0), std::nullopt);
+  status_.tally.ended = {{"succeeded", 5}, {"revoked", 1}, {"cancelled", 1}};
+  status_.tally.gang_starts = 1;
+  EXPECT_EQ(at(1), std::nullopt);
+  EXPECT_EQ(notes_.due(), std::nullopt);
+}
+
+TEST_F(Notes, AtOnceThenEveryTenSeconds) {
+  status_.tally.ended = {{"succeeded", 5}, {"exit_code", 1}};
+  EXPECT_EQ(at(0), "1 attempt has failed and is tried again (1 exit_code)");
+  EXPECT_EQ(at(60), std::nullopt) << "nothing new";
+  status_.tally.ended["exit_code"] = 2;
+  EXPECT_EQ(at(61), "2 attempts have failed and are tried again (2 exit_code)");
+  status_.tally.ended["worker_lost"] = 1;
+  EXPECT_EQ(at(70), std::nullopt);
+  ASSERT_TRUE(notes_.due());
+  EXPECT_EQ(at(71), "3 attempts have failed and are tried again (2 exit_code, 1 worker_lost)");
+}
+
+TEST_F(Notes, WhatFailedForGoodIsNotTriedAgain) {
+  status_.tally.ended["exit_code"] = 2;
+  status_.failed = 2;
+  EXPECT_EQ(at(0), std::nullopt);
+  status_.tally.ended["exit_code"] = 5;
+  EXPECT_EQ(at(20), "5 attempts have failed (5 exit_code): 3 tried again, 2 ranks failed for good");
+  status_.tally.ended["exit_code"] = 6;
+  status_.detail = "stopped early";
+  EXPECT_EQ(at(40), std::nullopt);
+}
+
+TEST_F(Notes, AGangStartsAgain) {
+  status_.tally.ended["exit_code"] = 1;
+  status_.tally.gang_starts = 2;
+  EXPECT_EQ(at(0),
+            "1 attempt has failed and is tried again (1 exit_code); all ranks start together again "
+            "(start 2)");
+}
+
 }  // namespace
 }  // namespace pesc::cli

@@ -80,7 +80,8 @@ TEST_F(WatcherTest, AJobThatDoesNotMoveSaysWhatItWaitsFor) {
   std::string said;
   std::thread reader([&] {
     char c;
-    while (said.find("nowhere") == std::string::npos && read(ends[0], &c, 1) == 1) said += c;
+    while (said.find("still waiting: ") == std::string::npos && read(ends[0], &c, 1) == 1)
+      said += c;
     send({SIGINT});
   });
   Watched watched =

@@ -100,6 +100,27 @@ TEST(Statistics, OfAJobThatHasRunNothing) {
   EXPECT_EQ(s.speed_up, 0);
 }
 
+TEST(ChooseJob, AName) {
+  std::vector<JobStatus> jobs(3);
+  jobs[0].id = "0sx0000000003", jobs[0].name = "b";
+  jobs[1].id = "0sx0000000002", jobs[1].name = "a";
+  jobs[2].id = "0sx0000000001", jobs[2].name = "a";
+  EXPECT_EQ(choose_job(jobs, "last", Several::refuse)->id, jobs[0].id);
+  EXPECT_EQ(choose_job(jobs, "b", Several::refuse)->id, jobs[0].id);
+  EXPECT_EQ(choose_job(jobs, "0001", Several::refuse)->id, jobs[2].id);
+  absl::StatusOr<ChosenJob> newest = choose_job(jobs, "a", Several::newest);
+  ASSERT_TRUE(newest.ok());
+  EXPECT_EQ(newest->id, jobs[1].id);
+  EXPECT_EQ(newest->note, "2 jobs are named 'a': this is the newest, 0sx0000000002");
+  const absl::Status refused = choose_job(jobs, "a", Several::refuse).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("0sx0000000002"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("last"));
+  EXPECT_EQ(choose_job(jobs, "0sx", Several::newest).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(choose_job(jobs, "none", Several::newest).status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST(Json, BytesThatAreNoUtf8AreShownNotRefused) {
   JobStatus status;
   status.name = "a\xff\"b";

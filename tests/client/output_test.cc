@@ -2,6 +2,8 @@
 #include <algorithm>
 
 #include "client/convert.h"
+#include "client/state.h"
+#include "model/ids.h"
 #include "tests/client/support.h"
 
 namespace pesc {
@@ -80,6 +82,42 @@ TEST_F(OutputTest, ARunningRankIsStreamedAsFarAsItIs) {
   ASSERT_TRUE(job->wait().ok());
   EXPECT_TRUE(job->stream_output(0, add, seen.size()).ok());
   EXPECT_EQ(seen, "first\nsecond\n");
+}
+
+TEST_F(OutputTest, ARankThatIsStartedAgainIsReadFromItsBeginning) {
+  std::string started = directory_.fifo("started"), gate = directory_.fifo("gate");
+  Job again = job_of(directory_.script("again",
+                                       "if [ $PESC_ATTEMPT = 2 ]; then echo two; exit; fi; "
+                                       "echo the first; echo up >" +
+                                           started + "; read x <" + gate + "; exit 1"));
+  again.retries = 1;
+  again.max_failures = UINT32_MAX;
+  Client client = local();
+  absl::StatusOr<JobHandle> job = client.submit(again);
+  ASSERT_TRUE(job.ok()) << job.status();
+  read_line(started);
+  client::OutputReader reader(client.session(), *parse_job_id(job->id()), 0, false);
+  std::string seen;
+  auto add = [&](std::string_view bytes) {
+    seen += bytes;
+    return absl::OkStatus();
+  };
+  auto restarted = [&](uint32_t before, uint32_t attempt) {
+    seen += "[" + std::to_string(before) + " " + std::to_string(attempt) + "]";
+    return absl::OkStatus();
+  };
+  while (seen != "the first\n") {
+    ASSERT_TRUE(reader.read(add, restarted).ok());
+    ASSERT_TRUE(std::string("the first\n").starts_with(seen)) << seen;
+  }
+  std::ofstream(gate) << "go\n";
+  ASSERT_TRUE(job->wait().ok());
+  ASSERT_TRUE(reader.read(add, restarted).ok());
+  EXPECT_EQ(seen, "the first\n[1 2]two\n");
+  ASSERT_TRUE(reader.read(add, restarted).ok());
+  EXPECT_EQ(seen, "the first\n[1 2]two\n") << "nothing comes twice";
+  EXPECT_EQ(job->rank(0)->attempts, 2u);
+  EXPECT_EQ(*job->read_output(0), "two\n");
 }
 
 TEST_F(OutputTest, WhatRunsHereIsThisMachine) {

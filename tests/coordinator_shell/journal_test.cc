@@ -232,10 +232,11 @@ TEST_F(JournalTest, TheReaderTellsWhichAttemptDecided) {
   EXPECT_TRUE(ranks[0].latest.has_value());
   EXPECT_FALSE(ranks[1].latest.has_value());
   EXPECT_TRUE(ranks[2].decided.has_value());
-  std::vector<uint32_t> failed;
-  ASSERT_EQ((*reader)->failures(kJob, [&](const AttemptRow& r) { failed.push_back(r.key.rank); }),
+  std::vector<std::pair<uint32_t, bool>> failed;  // attempt, whether it decided
+  ASSERT_EQ((*reader)->failures(
+                kJob, [&](const AttemptRow& r) { failed.emplace_back(r.key.attempt, r.final); }),
             absl::OkStatus());
-  EXPECT_EQ(failed, std::vector<uint32_t>{1});
+  EXPECT_EQ(failed, (std::vector<std::pair<uint32_t, bool>>{{1, true}, {2, false}}));
   std::vector<BlobRef> outputs;
   ASSERT_EQ((*reader)->outputs(kJob, [&](const BlobRef& o) { outputs.push_back(o); }),
             absl::OkStatus());

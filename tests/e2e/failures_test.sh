@@ -54,10 +54,77 @@ equal "$(wc -l <"$WORK/count" | tr -d ' ')" 3 "attempts"
 expect 0 pesc stats last
 prints "attempts that did not count: 3 exit_code"
 
+# What is tried again is said while it runs, and not when there is none.
+script once '[ "$PESC_ATTEMPT" = 2 ]'
+expect 0 pesc run -n 1 -o r-once --inject env --retries 1 ./once
+says "1 attempt has failed and is tried again (1 exit_code)"
+expect 0 pesc run -n 1 -o r-never --inject env --retries 1 -- true
+grep -q 'tried again' "$WORK/err" && fail "nothing was tried again"
+
+# Live output of a rank that is started again: all of it, that of an attempt that is over at once too.
+gates gate
+follows() { # NAME STREAM-FLAG
+  pesc logs -f last 0 $2 >"$WORK/$1.out" 2>"$WORK/$1.err" &
+  FOLLOW=$!
+  PIDS="$FOLLOW $PIDS"
+}
+script again 'n=$PESC_ATTEMPT
+[ $n = 1 ] && echo "the first, a long line" || echo "no. $n"
+echo "error $n" >&2
+[ $n = 3 ] && exit 0
+echo begun >'"$WORK"'/begun
+read line <'"$WORK"'/gate
+exit 1'
+expect 0 pesc submit -n 1 --retries 2 --max-failures none ./again
+read -r word <"$WORK/begun"
+follows out ""
+OUT=$FOLLOW
+follows err --stderr
+ERR=$FOLLOW
+await "$WORK/out.out" 'the first' "$OUT" >/dev/null
+await "$WORK/err.out" 'error 1' "$ERR" >/dev/null
+echo go >"$WORK/gate"
+read -r word <"$WORK/begun"
+equal "$(await "$WORK/out.out" 'no. 2' "$OUT")" "no. 2"
+await "$WORK/err.out" 'error 2' "$ERR" >/dev/null
+echo go >"$WORK/gate"
+wait "$OUT"
+equal $? 0 "logs -f"
+wait "$ERR"
+equal $? 0 "logs --stderr -f"
+equal "$(tr '\n' '|' <"$WORK/out.out")" "the first, a long line|no. 2|no. 3|"
+equal "$(tr '\n' '|' <"$WORK/err.out")" "error 1|error 2|error 3|"
+for name in out err; do
+  equal "$(tr '\n' '|' <"$WORK/$name.err")" \
+    "pesc: rank 0 starts again (attempt 2)|pesc: rank 0 starts again (attempt 3)|" "said by $name"
+done
+
+# A name that several jobs have: the newest is read, none is changed.
+expect 0 pesc submit --name twice -- true
+expect 0 pesc watch last
+expect 0 pesc submit --name twice -- true
+NEWEST=$(cat "$WORK/out")
+expect 0 pesc watch twice
+says "2 jobs are named 'twice': this is the newest, $NEWEST"
+expect 0 pesc status twice
+prints "$NEWEST"
+expect 2 pesc rm twice
+says "$NEWEST"
+expect 0 pesc stats "$NEWEST"
+
 # Stopped early: all fail within a second; enough have failed; the job's own time limit.
 script fails_at_once 'exit 1'
 expect 1 pesc run -n 500 -o early ./fails_at_once
 says "--max-failures N allows more"
+says "exit code 1"
+says "\`pesc why "
+expect 1 pesc run -n 500 -o early-again --retries 5 ./fails_at_once
+says "exit code 1"
+expect 0 pesc why last
+prints "(cancelled): exit code 1"
+expect 1 env -u PESC_COORDINATOR pesc run -n 500 -o early-here ./fails_at_once
+says "once that is mended, the same command with --resume -o early-here runs them again"
+grep -q 'pesc why\|pesc retry' "$WORK/err" && fail "advice that cannot work without a coordinator"
 grep -c ',failed,' early/ranks.csv | grep -qE '^[0-9]{1,2}$' || fail "not stopped early: $(grep -c ,failed, early/ranks.csv)"
 script seventh 'sleep 0.05; [ $((PESC_RANK % 2)) = 0 ] || { sleep 1; exit 1; }'
 expect 1 pesc run -n 100 -o enough --inject env --max-failures 2 ./seventh

@@ -36,6 +36,16 @@ refused "there is bash and zsh" pesc completion fish
 
 # What this process alone can never run is refused, not waited for.
 refused "--cpus 3: a worker in this process has 2" pesc run --slots 2 --cpus 3 -- ./who
+refused "--parallel: 1000 ranks of 1 cpus each run at the same time, but this process has room for 2" \
+  pesc run -n 1000 --slots 2 --parallel -- ./who
+refused "has room for 3" pesc run -n 4 --workers 3 --slots 2 --cpus 1.5 --parallel -- ./who
+refused "with --same-worker one worker of this process has room for 2" \
+  pesc run -n 4 --workers 2 --slots 2 --parallel --same-worker -- ./who
+refused "--same-worker: it is for parallel jobs" pesc run --same-worker -- ./who
+refused "--checkpoint-every: 10ms is too often" pesc run --checkpoint-every 10ms -- ./who
+refused "--repetitions: a parallel job has at most" pesc run -n 100000 --parallel -- ./who
+refused "rank 'x': give a number from 0" pesc logs last x
+refused "rank '4294967296': give a number from 0" pesc logs last 4294967296
 refused "--memory: this machine has" pesc run --memory 1000T -- ./who
 refused "--room: rooms are a coordinator's" pesc run --room blue -- ./who
 

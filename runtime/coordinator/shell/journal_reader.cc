@@ -20,7 +20,8 @@ class SqliteReader final : public JournalReader {
         {&page_, "SELECT " PESC_ATTEMPT_COLUMNS
                  " FROM attempts WHERE job=?1 AND rank>=?2 AND rank<=?3 ORDER BY rank, attempt"},
         {&failures_, "SELECT " PESC_ATTEMPT_COLUMNS
-                     " FROM attempts WHERE job=?1 AND final=1 AND state=?2 ORDER BY rank, attempt"},
+                     " FROM attempts WHERE job=?1 AND ended_seq>0 AND ((final=1 AND state=?2) OR "
+                     "(final=0 AND reason NOT IN (?3,?4,?5))) ORDER BY rank, attempt"},
         {&outputs_,
          "SELECT output,output_size FROM attempts WHERE job=?1 AND length(CAST(output AS BLOB))=32 "
          "ORDER BY "
@@ -68,6 +69,9 @@ class SqliteReader final : public JournalReader {
   absl::Status failures(JobId job, const std::function<void(const AttemptRow&)>& row) override {
     failures_.bind_u64(1, job.value);
     failures_.bind(2, int64_t(RankState::failed));
+    failures_.bind(3, int64_t(EndReason::succeeded));
+    failures_.bind(4, int64_t(EndReason::cancelled));
+    failures_.bind(5, int64_t(EndReason::revoked));
     return each(failures_, [&](const Statement& s) { row(read_attempt(s, 0, nullptr).row); });
   }
 

@@ -294,15 +294,19 @@ kj::Promise<void> UserSessionServer::why(WhyContext context) {
         std::vector<WhyLine> lines = core.why(id, boottime_ms());
         std::map<uint32_t, std::string> died;  // of a rank that was retried the last failure counts
         for (const AttemptRow& row : failures) {
-          if (core.rank_state(id, row.key.rank) == RankState::failed) {
+          const RankState state = core.rank_state(id, row.key.rank);
+          // A job that is stopped early cancels ranks that had failed and would have been retried.
+          if ((state == RankState::failed && row.final) || state == RankState::cancelled) {
             died[row.key.rank] = failure_line(row.outcome);
           }
         }
-        std::map<std::string, RankRanges> groups;
-        for (const auto& [rank, reason] : died) groups[reason].add(rank);
-        for (const auto& [reason, ranks] : groups) {
+        std::map<std::pair<RankState, std::string>, RankRanges> groups;
+        for (const auto& [rank, reason] : died) {
+          groups[{core.rank_state(id, rank), reason}].add(rank);
+        }
+        for (const auto& [group, ranks] : groups) {
           if (lines.size() >= kMaxWhyLines) break;
-          lines.push_back({ranks.text(), ranks.count(), RankState::failed, reason});
+          lines.push_back({ranks.text(), ranks.count(), group.first, group.second});
         }
         auto out = context.getResults().initLines(lines.size());
         for (unsigned i = 0; i < lines.size(); ++i) {
@@ -353,6 +357,16 @@ kj::Promise<void> UserSessionServer::readLog(ReadLogContext context) {
   auto results = context.getResults();
   results.setAttempt(service_->core().attempts(job.id, rank));
   results.setRunning(state == RankState::waiting || state == RankState::running);
+  if (state == RankState::succeeded || state == RankState::failed) {
+    // Whoever has followed another attempt must be told: the output is that of the one that
+    // decided.
+    return service_->read_page(job.id, rank, 1)
+        .then([this, state, context](std::vector<RankRow> rows) mutable {
+          const AttemptRow* decided = rows.empty() ? nullptr : speaker(rows.front(), state);
+          if (decided != nullptr) context.getResults().setAttempt(decided->key.attempt);
+          return service_->settled();
+        });
+  }
   if (state != RankState::running) return service_->settled();
   // The newest of its attempts, or the one that was asked for.
   std::optional<RunningRank> found;
