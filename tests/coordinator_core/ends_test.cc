@@ -33,7 +33,6 @@ TEST(MaxFailures, StopTheJobAndSayWhy) {
             "> SendUpdate s1 #3 stop j1/2#1 revoked\n"
             "> JobChanged j1\n");
   EXPECT_THAT(h.view(1).detail, HasSubstr("2 ranks have failed for good, and --max-failures is 2"));
-  EXPECT_THAT(h.view(1).detail, HasSubstr("pesc retry"));
   h.end(1, key(1, 2), EndReason::revoked);
   EXPECT_EQ(h.view(1).state, JobState::failed);
 }

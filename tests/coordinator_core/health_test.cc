@@ -59,6 +59,56 @@ TEST_F(BlackHole, IsSetAsideAndSaysSo) {
   EXPECT_EQ(h.view(1).counts.failed, 1u);
 }
 
+// One job's bad data must not take worker after worker away from the others, nor run everything
+// twice.
+TEST(OwnFault, OfTwoRanksIsEnough) {
+  Harness h;
+  for (uint64_t n = 1; n <= 3; ++n) h.attach(n, worker_info(n, 1));
+  JobSpec spec = spec_of(60);
+  spec.max_failures = kNoMaxFailures;
+  h.submit(1, spec).IgnoreError();
+  h.end(1, h.held(1).at(0), EndReason::succeeded, 30'000);
+  uint32_t faulty = 0;
+  for (int i = 0; i < 600; ++i) {
+    const uint64_t n = 1 + i % 3;
+    h.now += 200;
+    h.report(n, h.held(n));
+    if (h.held(n).empty()) continue;
+    h.end(n, h.held(n).at(0), EndReason::exit_code, 50);
+    for (const AttemptEnded& ended : h.records<AttemptEnded>()) {
+      faulty += ended.outcome.reason == EndReason::worker_faulty;
+    }
+  }
+  EXPECT_GE(h.view(1).counts.failed, 55u);
+  EXPECT_LE(faulty, 12u)
+      << "once two ranks have shown that the job is to blame, nothing is run twice";
+}
+
+TEST(CannotStart, IsTriedOnAnotherWorkerForFree) {
+  Harness h;
+  h.attach(1, worker_info(1, 1));
+  h.attach(2, worker_info(2, 1));
+  h.submit(1, spec_of(1)).IgnoreError();
+  const uint64_t first = h.held(1).empty() ? 2 : 1, other = 3 - first;
+  h.end(first, key(1, 0), EndReason::cannot_start, 5);
+  const AttemptOutcome outcome = h.records<AttemptEnded>().at(0).outcome;
+  EXPECT_EQ(outcome.reason, EndReason::worker_faulty);
+  EXPECT_THAT(outcome.detail, HasSubstr("another worker is tried"));
+  h.at(*h.core->next_deadline());
+  ASSERT_THAT(h.held(other), ElementsAre(key(1, 0, 2)));
+  h.end(other, key(1, 0, 2), EndReason::cannot_start, 5);
+  EXPECT_EQ(h.records<AttemptEnded>().at(0).outcome.reason, EndReason::cannot_start);
+  EXPECT_EQ(h.view(1).counts.failed, 1u) << "it is missing on both: the job's fault";
+}
+
+TEST(CannotStart, WhereNoOtherWorkerIsCountsAtOnce) {
+  Harness h;
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, spec_of(1)).IgnoreError();
+  h.end(1, key(1, 0), EndReason::cannot_start, 5);
+  EXPECT_EQ(h.view(1).counts.failed, 1u);
+}
+
 TEST_F(BlackHole, IsSetAsideForHalfAMinuteWhenItIsNeeded) {
   h.attach(2, worker_info(2, 4), h.held(2));
   while (!h.held(2).empty()) h.end(2, h.held(2).at(0), EndReason::exit_code, 50);

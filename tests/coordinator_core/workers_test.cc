@@ -161,6 +161,8 @@ TEST(Worker, MayComeBackSmaller) {
   const std::vector<AttemptKey> held = h.held(1);
   h.attach(2, worker_info(1, 1), held);
   EXPECT_THAT(h.held(1), SizeIs(4));
+  EXPECT_EQ(h.view(1).counts.running, 4u) << "they run, though it has one cpu now";
+  EXPECT_EQ(h.view(1).counts.waiting, 2u);
   h.end(2, held[0], EndReason::succeeded);
   h.end(2, held[1], EndReason::succeeded);
   h.end(2, held[2], EndReason::succeeded);

@@ -253,7 +253,7 @@ TEST(Listener, GarbageHurtsNobody) {
     auto honest = connect_to(loop, server.address, tls ? tls->certificate_pem : "");
     ASSERT_TRUE(honest);
     for (int i = 0; i < 60; ++i) {
-      std::string bytes = i % 2 ? std::string("PESC\0\0\0\1", 8) : "";
+      std::string bytes = i % 2 ? std::string("PESC\0\0\0\2", 8) : "";
       if (i % 3 == 1) bytes += std::string("\xff\xff\xff\x7f\xff\xff\xff\xff", 8);  // segments
       if (i % 3 == 2) bytes += std::string("\0\0\0\0\xff\xff\xff\x1f", 8);          // a huge one
       size_t length = random() % 3000;
@@ -278,7 +278,7 @@ TEST(Listener, GarbageMessagesHurtNobody) {
   std::mt19937 random(11);
   for (int i = 0; i < 200; ++i) {
     uint32_t words = 1 + random() % 60;
-    std::string bytes("PESC\0\0\0\1\0\0\0\0", 12);
+    std::string bytes("PESC\0\0\0\2\0\0\0\0", 12);
     bytes.append(reinterpret_cast<const char*>(&words), 4);
     for (uint32_t n = 0; n < words * 8; ++n) {
       bytes += static_cast<char>(random() % 4 == 0 ? random() : random() % 3);

@@ -315,14 +315,15 @@ TimeMs Core::State::backoff_ms(uint32_t tries, EndReason last) const {
   return TimeMs(std::min(wait, config.backoff_max_ms));
 }
 
-void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec) {
+// `runs`: it does already, whether there is room for it or not.
+void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec, bool runs) {
   Lease lease;
   lease.cpus_milli = cpus_of(spec);
   lease.memory_bytes = spec.resources.memory_bytes;
   lease.restored = restoring;
   worker.memory_used += lease.memory_bytes;
   // After a restore its size is not known yet; nor is what it runs, and so all count as running.
-  if (worker.info.cpus_milli == 0 || free_for(worker) >= int64_t(lease.cpus_milli)) {
+  if (runs || worker.info.cpus_milli == 0 || free_for(worker) >= int64_t(lease.cpus_milli)) {
     worker.used_milli += lease.cpus_milli;
     not_ahead(key);
   } else {
@@ -380,16 +381,20 @@ void Core::State::not_ahead(const AttemptKey& key) {
   }
 }
 
-// The worker's size may be another than before: what it has is counted anew.
+// The worker's size may be another than before: what it has is counted anew. What ran there runs
+// on, though there may be no room for it now.
 void Core::State::recount(Worker& worker) {
   const std::map<AttemptKey, Lease> leases = std::exchange(worker.leases, {});
   for (const auto& [number, key] : worker.ahead) --jobs.at(key.job).ahead_leases;
   worker.ahead.clear();
   worker.used_milli = worker.ahead_milli = worker.memory_used = 0;
-  for (const auto& [key, lease] : leases) {
-    add_lease(worker, key, *jobs.at(key.job).spec);
-    worker.leases.at(key).restored = lease.restored;
-    worker.leases.at(key).told = lease.told;
+  for (const bool runs : {true, false}) {
+    for (const auto& [key, lease] : leases) {
+      if (runs != (lease.ahead == 0 && !lease.restored)) continue;
+      add_lease(worker, key, *jobs.at(key.job).spec, runs);
+      worker.leases.at(key).restored = lease.restored;
+      worker.leases.at(key).told = lease.told;
+    }
   }
 }
 

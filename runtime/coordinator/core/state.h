@@ -518,7 +518,7 @@ struct Core::State {
   void count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record, WorkerId worker);
   void count_try(Job& job, ActiveRank& rank, const AttemptEnded& record, bool again);
   void count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome);
-  void add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec);
+  void add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec, bool runs = false);
   void drop_lease(Worker& worker, const AttemptKey& key);
   void promote(Worker& worker);
   void recount(Worker& worker);

@@ -163,7 +163,8 @@ std::vector<WhyLine> Core::State::why(const Job& job, TimeMs at) const {
   return lines;
 }
 
-// What is leased and does not move: on a worker that is silent, or behind others on its worker.
+// What is leased and does not move: on a worker that is silent, or behind others on its worker. And
+// what runs, and something is wrong with it.
 void Core::State::why_leased(const Job& job, TimeMs at, std::vector<WhyLine>& lines) const {
   std::map<WorkerId, RangesText> silent, ahead;
   std::map<std::string, RangesText> troubled;

@@ -313,10 +313,13 @@ void WorkerShell::arm_timer() {
   if (!deadline || (armed_ && *armed_ <= *deadline)) return;
   armed_ = deadline;
   const TimeMs delay = std::max<TimeMs>(0, *deadline - boot_ms());
+  timer_due_ms_ = boot_ms() + delay;
   timer_ = loop_.timer()
                .afterDelay(delay * kj::MILLISECONDS)
                .then([this] {
+                 leave_out_absence();
                  armed_.reset();
+                 timer_due_ms_ = INT64_MAX;
                  push(TimerFired{});
                })
                .eagerlyEvaluate(nullptr);

@@ -23,6 +23,7 @@ constexpr uint64_t kPutBytes = 1 << 20;        // in one call
 constexpr uint64_t kUnaskedBytes = 256 << 10;  // so little is sent without asking first
 constexpr uint64_t kWriteBytes = 512 << 10;
 constexpr uint32_t kSendAtOnce = 8;  // pieces of checkpoints
+constexpr int64_t kAbsentMs = 5'000;
 
 using Hashed = std::shared_ptr<HashedSnapshot>;
 
@@ -149,9 +150,24 @@ uint64_t WorkerShell::saved_ms(const ShellAttempt& attempt) const {
   return static_cast<uint64_t>(std::max<int64_t>(0, std::min(ran, marked)));
 }
 
+// A timer that is so late means that this process did not run for a while, and as a rule its ranks
+// did not either: the machine slept, or was paused. What they save stands for no work of that time;
+// the coordinator compares it with what others have done meanwhile.
+void WorkerShell::leave_out_absence() {
+  const int64_t now = boot_ms();
+  if (timer_due_ms_ > now - kAbsentMs) return;
+  const int64_t absent_ms = now - std::exchange(timer_due_ms_, now);
+  for (auto& [key, attempt] : attempts_) {
+    if (!attempt->running) continue;
+    attempt->started_boot_ms = std::min(attempt->started_boot_ms + absent_ms, now);
+    if (attempt->marked_boot_ms) *attempt->marked_boot_ms += absent_ms;
+  }
+}
+
 void WorkerShell::on_checkpoint_marked(const AttemptKey& key) {
   AttemptPtr attempt = find(key);
   if (attempt == nullptr) return;
+  leave_out_absence();
   attempt->marked_boot_ms = boot_ms();
   push(CheckpointMarked{key});
 }
@@ -164,6 +180,7 @@ void WorkerShell::on(SaveCheckpoint& action) {
   }
   ++attempt->pool_jobs;
   attempt->save_cancelled = std::make_shared<std::atomic<bool>>(false);
+  leave_out_absence();
   const uint64_t time_ms = saved_ms(*attempt);
   const uid_t owner = user_ ? user_->uid : ::geteuid();
   const std::string directory = snapshot_directory(*attempt);

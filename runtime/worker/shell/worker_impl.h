@@ -140,6 +140,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void on(SaveCheckpoint& action);
   void on_checkpoint_marked(const AttemptKey& key);
   uint64_t saved_ms(const ShellAttempt& attempt) const;
+  void leave_out_absence();
   static void cancel_save(const ShellAttempt& attempt);
   static std::string snapshot_directory(const ShellAttempt& attempt);
   kj::Promise<void> offer(AttemptPtr attempt, std::shared_ptr<HashedSnapshot> hashed,
@@ -189,6 +190,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   uint32_t keeper_failures_ = 0;
   uint64_t next_outbox_ = 0;
   std::optional<TimeMs> armed_;
+  int64_t timer_due_ms_ = INT64_MAX;  // when it fires, if this process runs then
   kj::Promise<void> timer_ = nullptr;
 
   // Of the job whose ranks start now: each start carries it, serialised.
