@@ -171,6 +171,32 @@ TEST(Worker, MayComeBackSmaller) {
   EXPECT_THAT(h.leased(), SizeIs(1));
 }
 
+// Both attempts of a rank were given up for lost; one came back, and the other brings the result.
+TEST(Lost, OneThatSucceedsRevokesOneThatCameBack) {
+  Harness h;
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, spec_of(1)).IgnoreError();
+  h.report(1, {key(1, 0)});
+  h.detach(1);
+  h.at(*h.core->next_deadline());
+  h.attach(2, worker_info(2, 1));
+  ASSERT_THAT(h.held(2), ElementsAre(key(1, 0, 2)));
+  h.report(2, {key(1, 0, 2)});
+  h.detach(2);
+  h.at(*h.core->next_deadline());
+  h.attach(11, worker_info(1, 1), {key(1, 0)});
+  ASSERT_THAT(h.held(1), ElementsAre(key(1, 0)));
+  h.step(WorkerAttached{11, 12, worker_info(2, 1), {}, h.unix_ms});
+  h.end(12, key(1, 0, 2), EndReason::succeeded);
+  EXPECT_EQ(describe(h.last),
+            "AttemptEnded j1/0#1 revoked\n"
+            "AttemptEnded j1/0#2 succeeded final succeeded\n"
+            "JobFinished j1 succeeded\n"
+            "> AnswerReport OK ack j1/0#2\n"
+            "> SendUpdate s11 #1 stop j1/0#1 revoked\n"
+            "> JobChanged j1\n");
+}
+
 // ---- leases that never arrived ------------------------------------------------------------------
 
 uint32_t lost(const Harness& h) { return h.view(1).tally.ended[size_t(EndReason::worker_lost)]; }

@@ -224,9 +224,10 @@ AttemptOutcome Core::State::ended_here(const ActiveRank& rank, const OpenAttempt
   return outcome;
 }
 
+// The one that decided may have been given up for lost: then all that are open are others.
 void Core::State::revoke_others(Job& job, const AttemptKey& decided) {
   auto it = job.active.find(decided.rank);
-  if (it == job.active.end() || it->second.open.size() < 2) return;
+  if (it == job.active.end()) return;
   if (bug == PlantedBug::forget_loser) return;
   const std::vector<OpenAttempt> others = it->second.open;
   for (const OpenAttempt& other : others) {
