@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 
 #include "tests/sim/checkers/drains.h"
@@ -64,6 +65,7 @@ class Simulation {
   CoordinatorHost coordinator_;
   Users users_;
   std::vector<std::unique_ptr<WorkerHost>> workers_;
+  std::map<std::string, uint64_t> last_orders_;  // to drain, or not to: by worker
   bool drains_over_ = false;
   bool done_ = false;
 };
@@ -155,9 +157,11 @@ void Simulation::plan_coordinator_faults() {
 
 void Simulation::order_drain(const std::string& worker, bool drain) {
   const uint64_t request = coordinator_.next_request();
+  last_orders_[worker] = request;
   coordinator_.call(request, coordinator::WorkerDrained{request, worker, drain},
-                    [this, worker, drain](const absl::Status& status, uint32_t) {
-                      if (!status.ok()) return;
+                    [this, worker, drain, request](const absl::Status& status, uint32_t) {
+                      // The next order may be in the same transaction.
+                      if (!status.ok() || last_orders_[worker] != request) return;
                       for (const auto& one : workers_) {
                         if (one->plan().name != worker) continue;
                         play_.expect(check_drain_answered(play_.ledger, one->plan().id, drain));

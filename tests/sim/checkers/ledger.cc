@@ -52,6 +52,7 @@ bool Ledger::settled(const AttemptKey& key, bool succeeded) const {
   if (found->final || key.attempt <= found->revoked_through) return true;
   const LedgerAttempt* one = attempt(key);
   if (one == nullptr || !one->ended) return false;
+  if (job(key.job)->spec->parallel) return true;  // what a gang has lost cannot come back
   return !succeeded || one->outcome.reason != EndReason::worker_lost;
 }
 
