@@ -21,7 +21,7 @@ fails_with nointerpreter 126 0 cannot_start "neither a program nor a script"
 fails_with empty 126 0 cannot_start "the file is empty"
 fails_with foreign 126 0 cannot_start "another architecture"
 expect 1 pesc run -o r-unknown -- pesc-e2e-no-such-program
-says "not found on this worker's PATH"
+says "not found on this machine's PATH"
 equal "$(tail -1 r-unknown/ranks.csv | cut -d, -f7)" 127
 
 script flood 'while :; do echo "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"; done'
