@@ -135,8 +135,8 @@ TEST_F(Checkpoints, AJobThatIsRemovedTakesThemAlong) {
 
 class FullDisk : public Checkpoints {
  protected:
-  // While it lives writes fail as on a full disk, but for those of the small files of blobs: not one
-  // page of the journal fits.
+  // While it lives writes fail as on a full disk, but for those of the small files of blobs: not
+  // one page of the journal fits.
   class Full {
    public:
     Full() {

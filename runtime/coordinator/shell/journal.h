@@ -89,8 +89,8 @@ class JournalReader {
   virtual absl::StatusOr<std::vector<RankRow>> ranks(JobId job,
                                                      const std::vector<uint32_t>& ranks) = 0;
   virtual absl::StatusOr<std::vector<RankRow>> page(JobId job, uint32_t first, uint32_t count) = 0;
-  // Every attempt that decided its rank as failed, or failed without deciding it (`final` tells), in
-  // the order of ranks and attempts.
+  // Every attempt that decided its rank as failed, or failed without deciding it (`final` tells),
+  // in the order of ranks and attempts.
   virtual absl::Status failures(JobId job, const std::function<void(const AttemptRow&)>& row) = 0;
   // Of erased jobs too, until they are purged: their blobs are still to be collected.
   virtual absl::Status outputs(JobId job, const std::function<void(const BlobRef&)>& output) = 0;

@@ -37,9 +37,7 @@ class Statement {
 
   int64_t integer(int column) const { return sqlite3_column_int64(get(), column); }
   uint64_t u64(int column) const { return static_cast<uint64_t>(integer(column)); }
-  bool is_integer(int column) const {
-    return sqlite3_column_type(get(), column) == SQLITE_INTEGER;
-  }
+  bool is_integer(int column) const { return sqlite3_column_type(get(), column) == SQLITE_INTEGER; }
   bool is_null(int column) const { return sqlite3_column_type(get(), column) == SQLITE_NULL; }
   std::string_view bytes(int column) const;  // until the next step
 
