@@ -52,8 +52,7 @@ void Core::State::end_limits() {
     stop_job(job, false,
              std::string(kOverTime) + format_duration_ms(job.spec->job_time_limit_ms) +
                  " was over with " + std::to_string(counts.succeeded) + " of " +
-                 std::to_string(job.ranks.size()) + " ranks done; `pesc retry " +
-                 to_string(job.id) + "` gives the others as much time again");
+                 std::to_string(job.ranks.size()) + " ranks done");
   }
 }
 
