@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/ids.h"
+#include "model/resources.h"
 #include "pesc/job.h"  // Inject
 
 namespace pesc {
@@ -24,13 +25,6 @@ struct FileRef {
   BlobRef blob;
   uint32_t mode = 0644;  // permission bits
   auto operator<=>(const FileRef&) const = default;
-};
-
-// What one rank needs. 0 means "not stated".
-struct Resources {
-  uint32_t cpus_milli = 1000;
-  uint64_t memory_bytes = 0;
-  auto operator<=>(const Resources&) const = default;
 };
 
 struct JobSpec {
