@@ -85,10 +85,10 @@ struct WorkerStatus {
   std::string trouble;  ///< why it gets no work although it is attached; empty: it does
 };
 
-/// The answer to Client::drain().
+/// The answer to Client::drain() and to Client::pause().
 struct DrainedWorker {
   std::string id, name;
-  uint32_t attempts = 0;  ///< that are checkpointed, stopped, and placed elsewhere
+  uint32_t attempts = 0;  ///< that are checkpointed, stopped, and placed elsewhere; or frozen
 };
 
 struct WhyLine {
@@ -130,6 +130,9 @@ class Client {
   /// checkpoint and go on elsewhere. false takes it back. NotFound; InvalidArgument: several
   /// workers have that name; PermissionDenied unless administrator.
   absl::StatusOr<DrainedWorker> drain(const std::string& worker, bool drain = true);
+  /// Freezes what runs on a worker, and gives it no more until it is resumed (pause = false; that
+  /// ends a drain, too). Frozen time counts towards no time limit. Administrators only.
+  absl::StatusOr<DrainedWorker> pause(const std::string& worker, bool pause = true);
   bool embedded() const;
 
   struct State;

@@ -53,7 +53,7 @@ std::string bash(const CLI::App& app) {
     header) COMPREPLY=($(compgen -W 'cpp python r java shell' -- "$current")) ;;
     completion) COMPREPLY=($(compgen -W 'bash zsh' -- "$current")) ;;
     join-file) COMPREPLY=($(compgen -W 'worker user' -- "$current")) ;;
-    drain)
+    drain|pause|resume)
       COMPREPLY=($(compgen -W "$(pesc workers 2>/dev/null | awk 'NR > 1 && !/^ / {{print $1}}')" \
         -- "$current")) ;;
     watch|logs|fetch|status|why|stats|cancel|retry|rm)

@@ -1,4 +1,5 @@
-// pesc workers, join-file: about the coordinator rather than one job. And how it is found.
+// pesc workers, drain, pause, resume, join-file: about the coordinator rather than one job. And how
+// it is found.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -108,6 +109,29 @@ int drain(const Common& common, const std::string& worker, bool undo) {
         drained->attempts == 1 ? "the rank" : fmt::format("{} ranks", drained->attempts),
         drained->attempts == 1 ? "is" : "are"));
   }
+  return kSucceeded;
+}
+
+int pause(const Common& common, const std::string& worker, bool resume) {
+  absl::StatusOr<Client> client = connect(common);
+  if (!client.ok()) return fail(client.status());
+  absl::StatusOr<DrainedWorker> paused = client->pause(worker, !resume);
+  if (!paused.ok()) return fail(paused.status());
+  if (common.json) {
+    fmt::print("{}\n", dump(Json{{"id", paused->id},
+                                 {"name", paused->name},
+                                 {"paused", !resume},
+                                 {"attempts", paused->attempts}}));
+    return kSucceeded;
+  }
+  if (resume) {
+    say(paused->name + " gets work again, unless its owner or its hours are in the way");
+    return kSucceeded;
+  }
+  say(fmt::format(
+      "{} is paused: it gets no work, and what it runs ({}) is frozen, until pesc resume {}",
+      paused->name, paused->attempts == 1 ? "1 rank" : fmt::format("{} ranks", paused->attempts),
+      paused->name));
   return kSucceeded;
 }
 
@@ -250,6 +274,18 @@ void add_lab_commands(CLI::App& app, Common& common, Commands& commands) {
   drain_app->add_flag("--undo", drained->undo, "Give it work again");
   commands.push_back(
       {drain_app, [&common, drained] { return drain(common, drained->worker, drained->undo); }});
+
+  for (const bool resume : {false, true}) {
+    auto named = std::make_shared<std::string>();
+    CLI::App* pause_app = app.add_subcommand(
+        resume ? "resume" : "pause",
+        resume ? "Undo pause and drain of a worker (administrators)"
+               : "Freeze a worker's ranks, and give it no more (administrators)");
+    add_common_flags(pause_app, common, true);
+    pause_app->add_option("worker", *named, "WORKER: its name or id")->required();
+    commands.push_back(
+        {pause_app, [&common, named, resume] { return pause(common, *named, resume); }});
+  }
 
   struct Join {
     std::string role, name, output;

@@ -211,6 +211,21 @@ absl::StatusOr<DrainedWorker> Client::drain(const std::string& worker, bool drai
   });
 }
 
+absl::StatusOr<DrainedWorker> Client::pause(const std::string& worker, bool pause) {
+  return state_->session->call<DrainedWorker>([&](UserSession& user) {
+    auto request = user.pauseRequest();
+    request.setWorker(worker.c_str());
+    request.setPause(pause);
+    return request.send().then(
+        [](capnp::Response<protocol::UserSession::PauseResults> response) -> DrainedWorker {
+          const auto name = response.getName();
+          return {to_string(WorkerId{response.getId()}),
+                  std::string(reinterpret_cast<const char*>(name.begin()), name.size()),
+                  response.getAttempts()};
+        });
+  });
+}
+
 absl::StatusOr<JobHandle> submit(const Job& job) {
   auto found = rpc::find_coordinator("", rpc::Role::user);
   if (!found.ok()) return found.status();

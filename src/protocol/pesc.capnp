@@ -157,7 +157,7 @@ struct WorkerStatus {
   name @1 :Data;
   room @2 :Data;
   address @3 :Text;
-  state @4 :Text;                      # "attached", "draining", "set aside" or "away"
+  state @4 :Text;                      # "attached", "busy", "paused", "draining", "set aside" or "away"
   cpusMilli @5 :UInt32;
   cpusUsedMilli @6 :UInt32;
   memoryBytes @7 :UInt64;
@@ -202,6 +202,9 @@ interface UserSession {
   drain @14 (worker :Text, drain :Bool) -> (id :UInt64, name :Data, attempts :UInt32);
   # Administrators only. By name or id; durable. A draining worker gets no leases, and its attempts
   # are vacated: checkpointed, stopped, and placed elsewhere. drain = false takes it back.
+  pause @15 (worker :Text, pause :Bool) -> (id :UInt64, name :Data, attempts :UInt32);
+  # Administrators only. By name or id; durable. A paused worker gets no leases, and freezes what it
+  # runs. pause = false ends a pause and a drain.
 }
 
 # ---- workers -----------------------------------------------------------------------------------
@@ -216,7 +219,10 @@ struct WorkerInfo {
   software @6 :Text;
   machine @7 :Text;                    # machine id / boot id, to tell a cloned state directory
   warnings @8 :List(Text);             # e.g. "ranks run as the worker's own user"
+  busy @9 :Data;                       # why it takes no new ranks now; empty: it does
 }
+
+enum PauseOrder { unchanged @0; pause @1; resume @2; }
 
 struct Lease {
   key @0 :AttemptKey;
@@ -249,15 +255,16 @@ struct AttemptProgress { key @0 :AttemptKey; fraction @1 :Float64; text @2 :Data
 
 interface WorkerSession {
   attach @0 (info :WorkerInfo, holding :List(AttemptKey), sink :WorkerSink)
-      -> (leaseMs :UInt64, heartbeatMs :UInt64, stop :List(StopRequest));
+      -> (leaseMs :UInt64, heartbeatMs :UInt64, stop :List(StopRequest), paused :Bool);
   # holding: every attempt the worker has, running or finished but not acknowledged. Those that the
   # coordinator does not want are named in `stop`.
   report @1 (holding :List(AttemptKey), lastUpdate :UInt64, finished :List(FinishedAttempt),
-             progress :List(AttemptProgress), ready :List(ReadyAttempt))
+             progress :List(AttemptProgress), ready :List(ReadyAttempt), busy :Data)
       -> (acknowledged :List(AttemptKey), stop :List(StopRequest));
   # Heartbeat and results in one. Answered when what it brings is durable; what is acknowledged
   # (committed, or not wanted) the worker forgets.
   # ready: every held attempt that is prepared, in every report until it is started.
+  # busy: as in WorkerInfo, in every report.
   blobs @2 () -> (blobs :Blobs);
   checkpoint @3 (key :AttemptKey, manifest :BlobRef, chunks :List(BlobRef), savedMs :UInt64)
       -> (number :UInt32);
@@ -267,8 +274,8 @@ interface WorkerSession {
 }
 
 interface WorkerSink {
-  update @0 (number :UInt64, leases :List(Lease), stop :List(StopRequest), start :List(StartOrder))
-      -> ();
+  update @0 (number :UInt64, leases :List(Lease), stop :List(StopRequest), start :List(StartOrder),
+             pause :PauseOrder) -> ();
   readLog @1 (key :AttemptKey, stream :UInt8, offset :UInt64, maxBytes :UInt32)
       -> (data :Data, running :Bool);
 }

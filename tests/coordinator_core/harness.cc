@@ -64,7 +64,8 @@ struct Describe {
            r.master_addr + ":" + std::to_string(r.master_port);
   }
   std::string operator()(const WorkerDraining& r) {
-    return "WorkerDraining " + name(r.worker) + (r.draining ? "" : " no more");
+    return "WorkerDraining " + name(r.worker) + (r.draining ? "" : " no more") +
+           (r.paused ? ", paused" : "");
   }
 
   std::string operator()(const Answer& a) {
@@ -93,6 +94,7 @@ struct Describe {
       text += " start " + name(order.key) + " " + order.master_addr + ":" +
               std::to_string(order.master_port);
     }
+    if (a.paused) text += *a.paused ? " pause" : " resume";
     return text;
   }
   std::string operator()(const AnswerCheckpoint& a) {
@@ -133,7 +135,7 @@ void RowStore::add(const Record& record) {
   if (const auto* seen = std::get_if<WorkerSeen>(&record)) {
     workers_[seen->worker] = *seen;
   } else if (const auto* draining = std::get_if<WorkerDraining>(&record)) {
-    draining_[draining->worker] = draining->draining;
+    orders_[draining->worker] = *draining;
   } else if (const auto* kept = std::get_if<CheckpointKept>(&record)) {
     CheckpointKept row = *kept;
     row.chunks = nullptr;
@@ -163,8 +165,8 @@ void RowStore::add(const Record& record) {
 std::vector<Record> RowStore::replay() const {
   std::vector<Record> records;
   for (const auto& [id, seen] : workers_) records.push_back(seen);
-  for (const auto& [id, draining] : draining_) {
-    if (draining) records.push_back(WorkerDraining{id, true});
+  for (const auto& [id, order] : orders_) {
+    if (order.draining || order.paused) records.push_back(order);
   }
   // Not in the order of submission: that must not matter.
   for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) {

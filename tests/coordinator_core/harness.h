@@ -41,7 +41,7 @@ class RowStore {
   uint64_t next_ = 1;
   std::map<JobId, JobRows> jobs_;
   std::map<WorkerId, WorkerSeen> workers_;
-  std::map<WorkerId, bool> draining_;
+  std::map<WorkerId, WorkerDraining> orders_;
 };
 
 inline JobId job_id(uint64_t n) { return JobId{n}; }

@@ -370,6 +370,116 @@ TEST(Drain, NamesMustBeClear) {
   EXPECT_TRUE(worker(h, 1).draining);
 }
 
+// ---- pause, and what a worker says of itself
+// -------------------------------------------------------
+
+AnswerDrain pause(Harness& h, const std::string& name, bool wanted = true) {
+  h.step(WorkerPaused{15, name, wanted});
+  return h.actions<AnswerDrain>().at(0);
+}
+
+TEST(Pause, GivesNothingMoreAndLeavesWhatRuns) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  h.submit(1, spec_of(4)).IgnoreError();
+  pause(h, "pc1");
+  EXPECT_EQ(describe(h.last),
+            "WorkerDraining w1 no more, paused\n"
+            "> AnswerDrain OK pc1 2\n"
+            "> SendUpdate s1 #2 pause\n");
+  EXPECT_TRUE(worker(h, 1).paused);
+  EXPECT_EQ(worker(h, 1).trouble,
+            "paused: its ranks are frozen, and it gets no work until `pesc resume pc1`");
+  h.end(1, key(1, 0), EndReason::succeeded);
+  EXPECT_THAT(h.held(1), SizeIs(1)) << "no other rank takes its place";
+  EXPECT_EQ(h.core->why(job_id(1), h.now).at(0).reason, "no worker takes work: pc1 is paused");
+  pause(h, "pc1");
+  EXPECT_THAT(h.last.records, IsEmpty()) << "asked again";
+  EXPECT_THAT(h.actions<SendUpdate>(), IsEmpty());
+  pause(h, "pc1", false);
+  EXPECT_THAT(describe(h.last), HasSubstr(" resume\n"));
+  EXPECT_THAT(h.held(1), SizeIs(2));
+}
+
+TEST(Pause, IsDurableAndSaidAtAttach) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  pause(h, "pc1");
+  h.restore();
+  EXPECT_TRUE(h.attach(2, worker_info(1, 2)).paused);
+  h.submit(1, spec_of(1)).IgnoreError();
+  EXPECT_THAT(h.held(1), IsEmpty());
+  pause(h, "pc1", false);
+  h.restore();
+  EXPECT_FALSE(h.attach(3, worker_info(1, 2)).paused);
+  EXPECT_THAT(h.held(1), SizeIs(1));
+}
+
+TEST(Pause, AndDrainEndTogetherWithResume) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  h.submit(1, spec_of(1)).IgnoreError();
+  pause(h, "pc1");
+  drain(h, "pc1");
+  EXPECT_EQ(describe(h.last.records.at(0)), "WorkerDraining w1, paused");
+  EXPECT_THAT(h.stops(1), SizeIs(1));
+  drain(h, "pc1", false);
+  EXPECT_TRUE(worker(h, 1).paused) << "that was the drain alone";
+  drain(h, "pc1");
+  pause(h, "pc1", false);
+  EXPECT_FALSE(worker(h, 1).paused);
+  EXPECT_FALSE(worker(h, 1).draining);
+}
+
+WorkerReported busy_report(const Harness& h, uint64_t session, const std::string& busy) {
+  WorkerReported report{.request = 16, .session = session, .holding = h.held(session)};
+  report.last_update = UINT64_MAX;
+  report.busy = busy;
+  return report;
+}
+
+TEST(Busy, AWorkerGetsNothingUntilItSaysOtherwise) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  h.step(busy_report(h, 1, "its owner is here"));
+  h.submit(1, spec_of(2)).IgnoreError();
+  EXPECT_THAT(h.held(1), IsEmpty());
+  EXPECT_EQ(worker(h, 1).trouble, "busy: its owner is here");
+  EXPECT_EQ(h.core->why(job_id(1), h.now).at(0).reason,
+            "no worker takes work: pc1 is busy: its owner is here");
+  h.attach(2, worker_info(2, 1));
+  EXPECT_THAT(h.held(2), SizeIs(1)) << "others take what they can";
+  h.step(busy_report(h, 1, ""));
+  EXPECT_THAT(h.held(1), SizeIs(1));
+  EXPECT_EQ(worker(h, 1).trouble, "");
+}
+
+TEST(Busy, IsSaidAtAttachAndForgottenWithTheSession) {
+  Harness h;
+  WorkerInfo info = worker_info(1, 2);
+  info.busy = "outside its hours";
+  h.attach(1, info);
+  h.submit(1, spec_of(1)).IgnoreError();
+  EXPECT_THAT(h.held(1), IsEmpty());
+  h.detach(1);
+  h.attach(2, worker_info(1, 2));
+  EXPECT_THAT(h.held(1), SizeIs(1));
+}
+
+TEST(Busy, WhatItGaveBackGoesElsewhere) {
+  Harness h;
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, spec_of(1)).IgnoreError();
+  h.attach(2, worker_info(2, 1));
+  WorkerReported report = busy_report(h, 1, "its owner is here");
+  report.finished = {{key(1, 0), outcome_of(EndReason::vacated, 0)}};
+  h.step(report);
+  h.settle();
+  h.at(h.now + 2'000);
+  EXPECT_THAT(h.held(1), IsEmpty());
+  EXPECT_THAT(h.held(2), SizeIs(1));
+}
+
 // ---- silence ------------------------------------------------------------------------------------
 
 TEST(Silence, OfAWorkerIsAReasonOfItsRanks) {

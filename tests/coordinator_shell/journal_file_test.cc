@@ -127,6 +127,12 @@ TEST_F(JournalFile, CheckpointsGangsAndDrainsComeBackInOrder) {
   EXPECT_EQ(again.base_ms, 2'500u);
   EXPECT_TRUE(again.second);
 
+  ASSERT_EQ(journal_->commit({WorkerDraining{kWorker, false, true}}), absl::OkStatus());
+  ASSERT_EQ(open(), absl::OkStatus());
+  ASSERT_EQ(replayed<WorkerDraining>().size(), 1u);
+  EXPECT_FALSE(replayed<WorkerDraining>()[0].draining);
+  EXPECT_TRUE(replayed<WorkerDraining>()[0].paused);
+
   ASSERT_EQ(journal_->commit({WorkerDraining{kWorker, false}}), absl::OkStatus());
   ASSERT_EQ(open(), absl::OkStatus());
   EXPECT_TRUE(replayed<WorkerDraining>().empty());

@@ -77,6 +77,8 @@ class Player {
       step(co::JobCancelled{1, JobId{std::stoull(words.at(1))}, now_});
     } else if (verb == "drain" || verb == "undrain") {
       step(co::WorkerDrained{1, words.at(1), verb == "drain"});
+    } else if (verb == "pause" || verb == "resume") {
+      step(co::WorkerPaused{1, words.at(1), verb == "pause"});
     } else if (verb == "restart") {
       restart();
     } else {

@@ -60,6 +60,9 @@ std::string text(const co::WorkerReported& e) {
 std::string text(const co::CheckpointOffered& e) {
   return fmt::format("session {} offers a checkpoint of {}", e.session, name(e.key));
 }
+std::string text(const co::WorkerPaused& e) {
+  return fmt::format("{} is {}", e.worker, e.pause ? "paused" : "resumed");
+}
 std::string text(const co::WorkerDrained& e) {
   return fmt::format("{} is {}", e.worker, e.drain ? "drained" : "taken back");
 }
@@ -99,7 +102,8 @@ std::string text(const co::GangStarted& r) {
                      r.master_port);
 }
 std::string text(const co::WorkerDraining& r) {
-  return fmt::format("{} {}", to_string(r.worker), r.draining ? "drains" : "drains no more");
+  return fmt::format("{} {}{}", to_string(r.worker), r.draining ? "drains" : "drains no more",
+                     r.paused ? ", paused" : "");
 }
 
 std::string text(const co::Answer& a) { return "answer " + a.status.ToString(); }

@@ -83,6 +83,9 @@ struct WorkerInfo {
   uint32_t cpus_milli = 0;
   uint64_t memory_bytes = 0;
   std::vector<std::string> warnings;
+  // Why it takes no new ranks now (its owner is there…), in words that follow "it is"; empty: it
+  // does. Each report says it anew.
+  std::string busy;
 };
 // `session` is unique for ever (the shell counts them); a worker that attaches again replaces its
 // older session.
@@ -121,6 +124,7 @@ struct WorkerReported {
   std::vector<AttemptProgress> progress;
   std::vector<ReadyAttempt> ready;
   int64_t unix_ms = 0;
+  std::string busy;  // as in WorkerInfo
 };
 // All blobs it names are in the store.
 struct CheckpointOffered {
@@ -137,13 +141,18 @@ struct WorkerDrained {
   std::string worker;  // name or id
   bool drain = true;   // false: it gets work again
 };
+struct WorkerPaused {
+  uint64_t request = 0;
+  std::string worker;  // name or id
+  bool pause = true;   // false: resumed; that ends a drain as well
+};
 struct TimerFired {
   int64_t unix_ms = 0;
 };
 
 using Event =
     std::variant<JobSubmitted, JobCancelled, JobRetried, JobRemoved, WorkerAttached, WorkerDetached,
-                 WorkerReported, CheckpointOffered, WorkerDrained, TimerFired>;
+                 WorkerReported, CheckpointOffered, WorkerDrained, WorkerPaused, TimerFired>;
 
 // ---- records: all durable state is made of them -------------------------------------------------
 //
@@ -195,9 +204,11 @@ struct GangStarted {
   std::string master_addr;
   uint16_t master_port = 0;
 };
+// What a person has ordered of a worker: all of it, each time.
 struct WorkerDraining {
   WorkerId worker;
   bool draining = true;
+  bool paused = false;
 };
 // The end of an attempt. `final`: it decides its rank's state, which is `state`. Not final and
 // `running`: no retry is used up, because another attempt of the rank goes on, or because a machine
@@ -272,6 +283,7 @@ struct AnswerAttach {
   uint64_t request = 0;
   absl::Status status;
   std::vector<StopRequest> stop;
+  bool paused = false;  // it freezes what runs; a SendUpdate says when that changes
 };
 struct AnswerReport {
   uint64_t request = 0;
@@ -285,18 +297,19 @@ struct SendUpdate {
   std::vector<LeaseGrant> leases;
   std::vector<StopRequest> stop;
   std::vector<StartOrder> start;
+  std::optional<bool> paused;  // nothing: as it was
 };
 struct AnswerCheckpoint {
   uint64_t request = 0;
   absl::Status status;
   uint32_t number = 0;  // 0: not wanted
 };
-struct AnswerDrain {
+struct AnswerDrain {  // to drain and to pause
   uint64_t request = 0;
   absl::Status status;
   WorkerId worker;
   std::string name;
-  uint32_t attempts = 0;  // that are vacated
+  uint32_t attempts = 0;  // that are vacated, or frozen
 };
 struct CloseSession {
   uint64_t session = 0;
@@ -354,8 +367,8 @@ struct WorkerView {
   uint32_t leases = 0;    // without those ahead of time, and without held ones
   uint64_t finished = 0;  // ranks whose state it decided; removed jobs do not count after a restore
   TimeMs last_seen = 0;
-  bool draining = false;
-  std::string trouble;  // why it gets no work although it is attached: set aside, draining
+  bool draining = false, paused = false;
+  std::string trouble;  // why it gets no work although it is attached: set aside, draining, busy…
 };
 struct WhyLine {
   std::string ranks;

@@ -26,6 +26,7 @@ inline constexpr uint64_t kEarlyMs = 1000;    // a failure by then is an early o
 inline constexpr TimeMs kForgottenMs = 7ll * 24 * 3600 * 1000;  // a worker away for longer
 inline constexpr size_t kMaxLost = 16;         // lost attempts of a rank that may still succeed
 inline constexpr size_t kMaxTextBytes = 4096;  // of anything a peer reports
+inline constexpr size_t kMaxBusyText = 256;
 
 // What a rank asks for. Jobs that ask for the same share a queue, so that finding out that there is
 // no room for them costs the same for one as for ten thousand.
@@ -222,7 +223,7 @@ struct Worker {
   // It has given ranks back: it is about to go, and what it were given now would come back too.
   // Until a heartbeat brings nothing of the kind.
   bool leaving = false;
-  bool draining = false;  // durable
+  bool draining = false, paused = false;  // durable
   // Attempts that failed at once there, in a row: worker_health.cc. Not durable.
   uint32_t streak = 0;
   JobId streak_job;             // of the latest of them
@@ -251,8 +252,8 @@ struct Worker {
   int64_t spare_milli() const { return int64_t(info.cpus_milli) - int64_t(ahead_milli); }
   bool set_aside() const { return aside_until != kNever; }
   bool takes_leases() const {
-    return attached && responsive && !leaving && !draining && !set_aside() &&
-           !(probation && !leases.empty());
+    return attached && responsive && !leaving && !draining && !paused && info.busy.empty() &&
+           !set_aside() && !(probation && !leases.empty());
   }
   bool fits_memory(uint64_t bytes) const {
     return bytes == 0 || (memory_used + reserved_memory <= info.memory_bytes &&
@@ -377,7 +378,13 @@ struct Core::State {
 
   // ---- worker_health.cc ----
   void on(const WorkerDrained& event);
+  void on(const WorkerPaused& event);
   absl::Status drain(const WorkerDrained& event, AnswerDrain& answer);
+  absl::Status pause(const WorkerPaused& event, AnswerDrain& answer);
+  void order(Worker& worker, bool draining, bool paused);
+  void trust_again(Worker& worker);
+  void hear_busy(Worker& worker, const std::string& busy);
+  void look_again();
   absl::Status named_worker(const std::string& name, Worker*& found);
   bool failed_at_once(const AttemptOutcome& outcome) const;
   bool does_well_elsewhere(const Job& job, WorkerId worker) const;

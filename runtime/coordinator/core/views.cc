@@ -98,6 +98,7 @@ std::vector<WorkerView> Core::workers() const {
     view.finished = worker.finished;
     view.last_seen = worker.last_seen;
     view.draining = worker.draining;
+    view.paused = worker.paused;
     view.trouble = state_->trouble(worker, state_->now);
     views.push_back(std::move(view));
   }

@@ -76,6 +76,10 @@ std::vector<WhyLine> Core::why(JobId id, TimeMs now) const {
 
 // Nothing: the worker takes work.
 std::string Core::State::takes_no_work(const Worker& worker, TimeMs at) const {
+  if (worker.paused && !worker.draining) return worker.info.name + " is paused";
+  if (!worker.info.busy.empty() && !worker.draining) {
+    return worker.info.name + " is busy: " + worker.info.busy;
+  }
   if (worker.leaving && !worker.draining) return worker.info.name + " is being shut down";
   if (worker.draining) return worker.info.name + " is draining";
   if (worker.set_aside()) return worker.info.name + " is " + trouble(worker, at);

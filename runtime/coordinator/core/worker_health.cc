@@ -1,5 +1,5 @@
-// Workers that get no work although they are there: being drained by a person, or set aside because
-// ranks keep failing at once there that succeed elsewhere.
+// Workers that get no work although they are there: being drained or paused by a person, busy with
+// their owner's work, or set aside because ranks keep failing at once there that succeed elsewhere.
 #include <algorithm>
 #include <utility>
 
@@ -22,7 +22,7 @@ std::string seconds_text(TimeMs ms) {
 
 }  // namespace
 
-// ---- drain --------------------------------------------------------------------------------------
+// ---- drain, pause -------------------------------------------------------------------------------
 
 void Core::State::on(const WorkerDrained& event) {
   AnswerDrain answer{event.request, absl::OkStatus(), {}, "", 0};
@@ -37,19 +37,49 @@ absl::Status Core::State::drain(const WorkerDrained& event, AnswerDrain& answer)
   if (absl::Status status = named_worker(event.worker, worker); !status.ok()) return status;
   answer.worker = worker->info.id;
   answer.name = worker->info.name;
-  if (worker->draining != event.drain) emit(WorkerDraining{worker->info.id, event.drain});
+  order(*worker, event.drain, worker->paused);
   if (!event.drain) {
-    end_aside(*worker);
-    worker->probation = false;
-    worker->streak = 0;
-    unindex(*worker);  // it may take more than before, with the same cpus
-    reindex(*worker);
+    trust_again(*worker);
     return absl::OkStatus();
   }
   answer.attempts = static_cast<uint32_t>(worker->leases.size());
   for (const auto& [key, lease] : worker->leases)
     send_stop(worker->info.id, key, EndReason::vacated);
   return absl::OkStatus();
+}
+
+void Core::State::on(const WorkerPaused& event) {
+  AnswerDrain answer{event.request, absl::OkStatus(), {}, "", 0};
+  answer.status = pause(event, answer);
+  out.actions.push_back(std::move(answer));
+}
+
+// What runs there stays there, frozen: the worker does that, and gives back what it has not
+// started.
+absl::Status Core::State::pause(const WorkerPaused& event, AnswerDrain& answer) {
+  Worker* worker = nullptr;
+  if (absl::Status status = named_worker(event.worker, worker); !status.ok()) return status;
+  answer.worker = worker->info.id;
+  answer.name = worker->info.name;
+  answer.attempts = static_cast<uint32_t>(worker->leases.size());
+  order(*worker, event.pause && worker->draining, event.pause);
+  if (!event.pause) trust_again(*worker);
+  return absl::OkStatus();
+}
+
+void Core::State::order(Worker& worker, bool draining, bool paused) {
+  const bool told = worker.paused == paused;
+  if (worker.draining == draining && told) return;
+  emit(WorkerDraining{worker.info.id, draining, paused});
+  if (!told && worker.attached) update_for(worker).paused = paused;
+}
+
+void Core::State::trust_again(Worker& worker) {
+  end_aside(worker);
+  worker.probation = false;
+  worker.streak = 0;
+  unindex(worker);  // it may take more than before, with the same cpus
+  reindex(worker);
 }
 
 absl::Status Core::State::named_worker(const std::string& name, Worker*& found) {
@@ -88,7 +118,15 @@ void Core::State::apply_record(const WorkerDraining& record) {
   Worker& worker = workers[record.worker];
   worker.info.id = record.worker;
   worker.draining = record.draining;
+  worker.paused = record.paused;
   reindex(worker);
+}
+
+// What a worker says of itself, in each report. The caller reindexes it.
+void Core::State::hear_busy(Worker& worker, const std::string& busy) {
+  const bool was_busy = !worker.info.busy.empty();
+  worker.info.busy = bounded(busy, kMaxBusyText);
+  if (!was_busy && !busy.empty()) look_again();
 }
 
 // ---- setting aside ------------------------------------------------------------------------------
@@ -223,7 +261,11 @@ void Core::State::put_aside_for(Worker& worker, uint64_t ms) {
     send_stop(worker.info.id, key, EndReason::vacated);
   }
   reindex(worker);
-  // Those that waited for it may have nobody else now: hurry_asides().
+  look_again();
+}
+
+// One worker fewer takes work: those that waited for it may have nobody else now: hurry_asides().
+void Core::State::look_again() {
   for (auto& [demand, queue] : queues) {
     if (!queue.impossible) queue.blocked = false;
   }
@@ -235,7 +277,8 @@ void Core::State::hurry_asides(const Demand& demand) {
   if (asides.empty()) return;
   uint64_t ranks = 0, most = 0;
   const auto could_take = [&](const Worker& worker) -> uint64_t {
-    if (!worker.attached || !worker.responsive || worker.draining) return 0;
+    if (!worker.attached || !worker.responsive || worker.draining || worker.paused) return 0;
+    if (!worker.info.busy.empty()) return 0;
     if (!demand.room.empty() && demand.room != worker.info.room) return 0;
     const uint64_t memory =
         demand.memory_bytes == 0 ? UINT64_MAX : worker.info.memory_bytes / demand.memory_bytes;
@@ -278,6 +321,11 @@ std::string Core::State::trouble(const Worker& worker, TimeMs at) const {
     return "draining: it gets no work until `pesc drain " + worker.info.name + " --undo`" +
            (left == 0 ? "" : "; " + std::to_string(left) + " of its attempts have not ended yet");
   }
+  if (worker.paused) {
+    return "paused: its ranks are frozen, and it gets no work until `pesc resume " +
+           worker.info.name + "`";
+  }
+  if (worker.attached && !worker.info.busy.empty()) return "busy: " + worker.info.busy;
   const std::string failures = std::to_string(worker.streak) +
                                (worker.streak == 1 ? " attempt" : " attempts in a row") +
                                " failed at once there, last: " + worker.streak_detail;

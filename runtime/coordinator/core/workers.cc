@@ -14,6 +14,7 @@ void bound_info(WorkerInfo& info) {
     *text = bounded(std::move(*text), kMaxName);
   }
   if (info.warnings.size() > kMaxWarnings) info.warnings.resize(kMaxWarnings);
+  info.busy = bounded(std::move(info.busy), kMaxBusyText);
   for (std::string& warning : info.warnings) warning = bounded(std::move(warning));
 }
 
@@ -33,7 +34,7 @@ std::vector<AttemptKey> sorted(std::vector<AttemptKey> keys) {
 void Core::State::on(const WorkerAttached& event) {
   unix_ms = std::max(unix_ms, event.unix_ms);
   if (absl::Status status = admit(event); !status.ok()) {
-    out.actions.push_back(AnswerAttach{event.request, std::move(status), {}});
+    out.actions.push_back(AnswerAttach{event.request, std::move(status), {}, false});
     return;
   }
   Worker& worker = workers[event.info.id];
@@ -55,7 +56,7 @@ void Core::State::on(const WorkerAttached& event) {
   worker.last_seen = now;
   sessions[event.session] = worker.info.id;
   recount(worker);
-  AnswerAttach answer{event.request, absl::OkStatus(), {}};
+  AnswerAttach answer{event.request, absl::OkStatus(), {}, worker.paused};
   worker.reported.clear();
   const std::vector<AttemptKey> holding = sorted(event.holding);
   reconcile(worker, holding, UINT64_MAX, answer.stop);
@@ -121,6 +122,7 @@ void Core::State::on(const WorkerReported& event) {
   } else if (event.finished.empty()) {
     worker.leaving = false;
   }
+  hear_busy(worker, event.busy);
   renew(worker);
   for (const FinishedAttempt& report : event.finished) {
     if (bug == PlantedBug::acknowledge_before_record) {

@@ -110,13 +110,15 @@ absl::Status Replay::workers(const Apply& apply) {
     StoredWorker worker;
     worker.seen = {WorkerId{workers->u64(0)}, std::string(workers->bytes(1)),
                    std::string(workers->bytes(2))};
-    worker.draining = workers->integer(3) != 0;
+    set_orders(worker, workers->integer(3));
     if (worker_crc(worker) != uint32_t(workers->integer(4))) {
       damages_.add(worker.seen.worker);
       continue;
     }
     apply(worker.seen);
-    if (worker.draining) apply(WorkerDraining{worker.seen.worker, true});
+    if (worker.draining || worker.paused) {
+      apply(WorkerDraining{worker.seen.worker, worker.draining, worker.paused});
+    }
   }
 }
 

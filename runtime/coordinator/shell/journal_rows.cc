@@ -157,7 +157,8 @@ uint32_t job_crc(JobId id, uint64_t seq, std::string_view owner, std::string_vie
 uint32_t worker_crc(const StoredWorker& worker) {
   Bytes bytes;
   bytes.number(worker.seen.worker.value).text(worker.seen.name).text(worker.seen.room);
-  if (worker.draining) bytes.number(1);  // rows of version 1 keep their checksums
+  // Rows of version 1 keep their checksums.
+  if (worker.draining || worker.paused) bytes.number(orders_of(worker));
   return bytes.crc();
 }
 

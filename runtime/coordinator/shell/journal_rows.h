@@ -34,8 +34,16 @@ uint32_t job_crc(JobId id, uint64_t seq, std::string_view owner, std::string_vie
                  int64_t submitted);
 struct StoredWorker {
   WorkerSeen seen;
-  bool draining = false;
+  bool draining = false, paused = false;
 };
+// Its column `draining`: 1 is draining, 2 paused, 3 both.
+inline int64_t orders_of(const StoredWorker& worker) {
+  return (worker.draining ? 1 : 0) + (worker.paused ? 2 : 0);
+}
+inline void set_orders(StoredWorker& worker, int64_t orders) {
+  worker.draining = (orders & 1) != 0;
+  worker.paused = (orders & 2) != 0;
+}
 uint32_t worker_crc(const StoredWorker& worker);
 
 uint32_t checkpoint_crc(const CheckpointKept& kept, std::string_view chunks, uint64_t seq);

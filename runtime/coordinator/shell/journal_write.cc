@@ -163,7 +163,7 @@ absl::StatusOr<StoredWorker> SqliteJournal::stored_worker(WorkerId id) {
   if (!*found) return worker;
   worker.seen.name = s.bytes(0);
   worker.seen.room = s.bytes(1);
-  worker.draining = s.integer(2) != 0;
+  set_orders(worker, s.integer(2));
   return worker;
 }
 
@@ -172,7 +172,7 @@ absl::Status SqliteJournal::write_worker(const StoredWorker& worker) {
   s.bind_u64(1, worker.seen.worker.value);
   s.bind_bytes(2, worker.seen.name);
   s.bind_bytes(3, worker.seen.room);
-  s.bind(4, worker.draining);
+  s.bind(4, orders_of(worker));
   s.bind(5, worker_crc(worker));
   return s.run();
 }
@@ -188,6 +188,7 @@ absl::Status SqliteJournal::write(const WorkerDraining& record) {
   absl::StatusOr<StoredWorker> worker = stored_worker(record.worker);
   if (!worker.ok()) return worker.status();
   worker->draining = record.draining;
+  worker->paused = record.paused;
   return write_worker(*worker);
 }
 

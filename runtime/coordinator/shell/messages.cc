@@ -65,6 +65,8 @@ void encode_tally(protocol::Tally::Builder out, const JobTally& tally) {
 std::string_view worker_state(const WorkerView& worker) {
   if (!worker.attached) return "away";
   if (worker.draining) return "draining";
+  if (worker.paused) return "paused";
+  if (!worker.info.busy.empty()) return "busy";
   return worker.trouble.empty() ? "attached" : "set aside";
 }
 
@@ -116,7 +118,12 @@ absl::StatusOr<WorkerInfo> decode_worker_info(protocol::WorkerInfo::Reader in) {
     if (info.warnings.size() >= kMaxWarnings) break;
     info.warnings.emplace_back(warning.cStr(), std::min(warning.size(), kMaxTextBytes));
   }
+  info.busy = busy_text(in.getBusy());
   return info;
+}
+
+std::string busy_text(capnp::Data::Reader in) {
+  return std::string(protocol::as_view(in).substr(0, kMaxTextBytes));
 }
 
 std::string failure_line(const AttemptOutcome& outcome) {

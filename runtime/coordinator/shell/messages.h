@@ -24,6 +24,7 @@ void encode_rank(protocol::RankInfo::Builder out, const RankRow& row, RankState 
 // The attempt that speaks for the rank: the one that decided it, or else the latest.
 const AttemptRow* speaker(const RankRow& row, RankState state);
 
+std::string busy_text(capnp::Data::Reader in);  // bounded
 absl::StatusOr<WorkerInfo> decode_worker_info(protocol::WorkerInfo::Reader in);
 
 // "exit code 3: Segmentation …": one line for `pesc why`.

@@ -61,6 +61,7 @@ class UserSessionServer final : public protocol::UserSession::Server {
   kj::Promise<void> workers(WorkersContext context) override;
   kj::Promise<void> makeToken(MakeTokenContext context) override;
   kj::Promise<void> drain(DrainContext context) override;
+  kj::Promise<void> pause(PauseContext context) override;
 
  private:
   struct Following {
@@ -450,6 +451,28 @@ kj::Promise<void> UserSessionServer::drain(DrainContext context) {
   context.releaseParams();
   rpc::log().info("event=worker_drain worker=\"{}\" drain={} by=\"{}\"", loggable(event.worker),
                   event.drain, loggable(principal_.name));
+  return service_->ask<AnswerDrain>(std::move(event)).then([context](AnswerDrain answer) mutable {
+    rpc::throw_if_error(answer.status);
+    auto results = context.getResults();
+    results.setId(answer.worker.value);
+    results.setName(protocol::as_data(answer.name));
+    results.setAttempts(answer.attempts);
+  });
+}
+
+kj::Promise<void> UserSessionServer::pause(PauseContext context) {
+  rpc::throw_if_error(service_->open_status());
+  if (!admin()) {
+    rpc::throw_if_error(absl::PermissionDeniedError(
+        "only an administrator of this coordinator pauses workers: ask whoever runs it. Whoever "
+        "keeps the machine itself can run `pesc-worker --pause` there"));
+  }
+  WorkerPaused event;
+  event.worker = context.getParams().getWorker().cStr();
+  event.pause = context.getParams().getPause();
+  context.releaseParams();
+  rpc::log().info("event=worker_pause worker=\"{}\" pause={} by=\"{}\"", loggable(event.worker),
+                  event.pause, loggable(principal_.name));
   return service_->ask<AnswerDrain>(std::move(event)).then([context](AnswerDrain answer) mutable {
     rpc::throw_if_error(answer.status);
     auto results = context.getResults();

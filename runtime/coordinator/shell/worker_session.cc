@@ -122,6 +122,7 @@ kj::Promise<void> WorkerSessionServer::attach(AttachContext context) {
             results.setLeaseMs(service_->options().core.lease_ms);
             results.setHeartbeatMs(service_->options().core.heartbeat_ms);
             encode_stops(results.initStop(answer.stop.size()), answer.stop);
+            results.setPaused(answer.paused);
             rpc::log().info("event=worker_attached worker=\"{}\" address={} session={}",
                             loggable(name_), peer_address_, session_);
             // Leases follow the answer: a worker knows that it is attached before it is given any.
@@ -174,6 +175,9 @@ void WorkerSessionServer::send(const SendUpdate& update) {
       start[i].setMasterAddr(update.start[i].master_addr);
       start[i].setMasterPort(update.start[i].master_port);
     }
+    if (update.paused) {
+      request.setPause(*update.paused ? protocol::PauseOrder::PAUSE : protocol::PauseOrder::RESUME);
+    }
     tasks_.add(request.send().ignoreResult());
   }
 }
@@ -209,6 +213,7 @@ kj::Promise<void> WorkerSessionServer::take_report(ReportContext context) {
   event.session = session_;
   event.last_update = params.getLastUpdate();
   event.unix_ms = unix_ms();
+  event.busy = busy_text(params.getBusy());
   event.holding = value_or_throw(protocol::decode_list(params.getHolding(), kMaxHolding));
   for (const auto finished : params.getFinished()) {
     event.finished.push_back(take_result(finished));
