@@ -129,6 +129,25 @@ TEST(Lease, AnAbsentCoordinatorForgivesEveryone) {
   EXPECT_EQ(h.core->next_deadline(), h.now + 60'000);
 }
 
+// Suspended for less than a lease, but for longer than what was left of one: the reports are in its
+// sockets, not yet read.
+TEST(Lease, ACoordinatorThatWasAwayForLessThanALeaseForgivesOnce) {
+  Harness h;
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, spec_of(1)).IgnoreError();
+  h.at(h.now + 60'000 + 20'000);
+  EXPECT_THAT(h.last.records, IsEmpty());
+  EXPECT_EQ(h.core->next_deadline(), h.now + 60'000);
+  // One that is late every time loses the worker all the same.
+  h.at(h.now + 60'000 + 20'000);
+  EXPECT_EQ(h.view(1).counts.waiting, 1u);
+  // And what is heard of again is forgiven again.
+  h.report(1, {});
+  ASSERT_THAT(h.held(1), ElementsAre(key(1, 0, 2)));
+  h.at(h.now + 60'000 + 20'000);
+  EXPECT_THAT(h.last.records, IsEmpty());
+}
+
 // Two attempts of one rank: the first worker was out of contact.
 struct Split : testing::Test {
   Harness h;

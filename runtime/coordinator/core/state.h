@@ -24,6 +24,7 @@ inline constexpr uint32_t kMaxFreeTries = 5;  // per rank: of inputs_unavailable
 inline constexpr uint32_t kMaxSeconds = 2;    // second attempts of a rank
 inline constexpr uint64_t kEarlyMs = 1000;    // a failure by then is an early one: kAllFailEarly
 inline constexpr TimeMs kForgottenMs = 7ll * 24 * 3600 * 1000;  // a worker away for longer
+inline constexpr TimeMs kLateMs = 1000;        // a deadline noticed later: the coordinator was away
 inline constexpr size_t kMaxLost = 16;         // lost attempts of a rank that may still succeed
 inline constexpr size_t kMaxTextBytes = 4096;  // of anything a peer reports
 inline constexpr size_t kMaxBusyText = 256;
@@ -220,6 +221,7 @@ struct Worker {
   bool seen = false;  // WorkerSeen was recorded with this name and room
   bool attached = false;
   bool responsive = false;  // attached, and heard of within a lease's time
+  bool forgiven = false;    // its silence since it was last heard of: the coordinator was away
   // It has given ranks back: it is about to go, and what it were given now would come back too.
   // Until a heartbeat brings nothing of the kind.
   bool leaving = false;

@@ -210,6 +210,7 @@ void Core::State::take_progress(const Worker& worker, const AttemptProgress& pro
 void Core::State::renew(Worker& worker) {
   arm(worker, now + TimeMs(config.lease_ms));
   worker.responsive = true;
+  worker.forgiven = false;
   reindex(worker);
 }
 
@@ -237,13 +238,19 @@ void Core::State::expire_leases() {
   }
 }
 
-// The timer is never late by a whole lease unless this machine slept, or the process was stopped:
-// then nobody could report, and everyone gets a full lease, as after a restart.
+// A deadline that is noticed late says that nobody was here to hear reports: this machine slept, or
+// the process was stopped. Then everyone gets a full lease, as after a restart. A coordinator that
+// is late all the time (its disk is slow) must still lose the workers that are gone, so what is
+// less than a whole lease is forgiven once, until the worker is heard of again.
 void Core::State::forgive_absence() {
   if (deadlines.empty()) return;
-  if (now - deadlines.begin()->first <= TimeMs(config.lease_ms)) return;
+  const TimeMs late_ms = now - deadlines.begin()->first;
+  if (late_ms <= kLateMs) return;
+  const bool long_away = late_ms > TimeMs(config.lease_ms);
   for (auto& [id, worker] : workers) {
-    if (worker.deadline != kNever) arm(worker, now + TimeMs(config.lease_ms));
+    if (worker.deadline == kNever || (worker.forgiven && !long_away)) continue;
+    worker.forgiven = true;
+    arm(worker, now + TimeMs(config.lease_ms));
   }
 }
 
