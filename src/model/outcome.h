@@ -47,7 +47,9 @@ struct AttemptOutcome {
   uint64_t duration_ms = 0;
   uint64_t saved_ms = 0;  // of these, what a checkpoint of the attempt has saved
   uint64_t cpu_ms = 0;
-  uint64_t max_rss_bytes = 0;
+  uint64_t max_rss_bytes = 0;  // of the whole tree, where that can be seen
+  uint64_t peak_gpu_bytes = 0;
+  uint64_t written_bytes = 0;  // to files on disks
   BlobRef output;  // tar + zstd of what the attempt left; empty: nothing came back
   std::vector<std::string> uncollected;  // at most 20 names left behind in app_dir
   bool operator==(const AttemptOutcome&) const = default;

@@ -13,8 +13,11 @@ struct Key {
 
 struct ToKeeper {
   union {
-    hello :group { version @0 :UInt32; detachedLimitMs @14 :UInt64; }   # answered by `welcome`
+    hello :group { version @0 :UInt32; detachedLimitMs @14 :UInt64; containment @15 :UInt8;
+                   relax @16 :Bool; }              # answered by `welcome`
     # detachedLimitMs: without a worker for this long, the keeper ends what runs; 0: never
+    # containment: a Mode of containment/mode.h. relax: the worker moved itself into the cgroup it is
+    # in, so the next one starts in the one above, which then must not limit others
     start @1 :Start;                               # answered by `started` or `exited`
     stop :group { key @2 :Key; reason @3 :UInt8; graceMs @4 :UInt64; }  # SIGTERM, grace, SIGKILL
     freeze :group { key @5 :Key; frozen @6 :Bool; }
@@ -22,6 +25,7 @@ struct ToKeeper {
     readOutput :group { key @8 :Key; stream @9 :UInt8; offset @10 :UInt64; maxBytes @11 :UInt32;
                         ticket @12 :UInt64; }
     shutdown :group { graceMs @13 :UInt64; }      # stop everything, then end
+    throttle :group { key @17 :Key; percent @18 :UInt32; }  # of its cpus; 100: as before
   }
 }
 
@@ -39,16 +43,20 @@ struct Start {
   outputLimitBytes @10 :UInt64;        # of each stream; 0: none
   spillDirectory @11 :Data;            # where a stream that outgrows memory goes: stdout, stderr
   readOnlyBinds @12 :List(Bind);       # mounted in a mount namespace of the attempt, where one can be made
-  cgroup @13 :Data;                    # directory to put the tree in; empty: none
+  unused13 @13 :Data;
   lease @14 :Data;                     # opaque to the keeper; returned in `welcome`
   idlePriority @15 :Bool;
+  memoryLimitBytes @16 :UInt64;        # of the whole tree; 0: none
+  cpusMilli @17 :UInt32;               # it gets no more than these; 0: no bound
+  processLimit @18 :UInt32;            # processes and threads of the tree; 0: none
 }
 
 struct Bind { source @0 :Data; target @1 :Data; }
 
 struct FromKeeper {
   union {
-    welcome :group { version @0 :UInt32; keeperPid @1 :UInt32; attempts @2 :List(Attempt); }
+    welcome :group { version @0 :UInt32; keeperPid @1 :UInt32; attempts @2 :List(Attempt);
+                     containment @12 :Text; lacking @13 :Text; }
     started :group { key @3 :Key; pid @4 :UInt32; startedUnixMs @5 :Int64; bindsDone @6 :Bool; }
     exited @7 :Exit;
     output :group { ticket @8 :UInt64; data @9 :Data; end @10 :Bool; found @11 :Bool; }
@@ -79,4 +87,5 @@ struct Exit {
   outputSpilled @11 :Bool;
   errorSpilled @12 :Bool;
   survivors @13 :UInt32;               # processes that outlived the program and were ended
+  writtenBytes @14 :UInt64;            # to files on disks
 }

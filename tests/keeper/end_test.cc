@@ -116,7 +116,7 @@ TEST_F(KeeperEnd, FrozenTimeDoesNotCount) {
   std::string fifo = make_fifo();
   LaunchRequest start = act("exit_on_term", {fifo});
   start.time_limit_ms = 2'000;
-  Kept kept(directory.path());
+  Kept kept(directory.path(), true, {}, 0, containment::Mode::none);
   kept.keeper->start(start);
   pid_t pid = kept.wait_ready(start.key, fifo);
   kept.keeper->freeze(start.key, true);

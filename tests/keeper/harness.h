@@ -96,9 +96,14 @@ inline std::string own_program() { return std::filesystem::read_symlink("/proc/s
 class Kept {
  public:
   explicit Kept(const std::filesystem::path& state, bool die_with_parent = true,
-                std::filesystem::path program = {}, uint64_t detached_limit_ms = 0) {
+                std::filesystem::path program = {}, uint64_t detached_limit_ms = 0,
+                containment::Mode mode = containment::Mode::automatic) {
     KeeperEvents events;
     events.on_welcome = [this](std::vector<KeptAttempt> found) { welcome = std::move(found); };
+    events.on_containment = [this](std::string description, std::string lacking) {
+      contained_by = std::move(description);
+      not_contained_why = std::move(lacking);
+    };
     events.on_started = [this](AttemptKey key, uint32_t pid, int64_t, bool binds) {
       started[key] = static_cast<pid_t>(pid);
       binds_done[key] = binds;
@@ -106,7 +111,7 @@ class Kept {
     events.on_exited = [this](KeptExit exit) { exits[exit.key] = std::move(exit); };
     events.on_lost = [this](absl::Status status) { lost = std::move(status); };
     auto client = KeeperClient::open(
-        io, {state / "keeper.sock", program, die_with_parent, detached_limit_ms}, events);
+        io, {state / "keeper.sock", program, die_with_parent, detached_limit_ms, mode}, events);
     EXPECT_TRUE(client.ok()) << client.status();
     if (client.ok()) keeper = std::move(*client);
   }
@@ -149,6 +154,7 @@ class Kept {
   std::map<AttemptKey, bool> binds_done;
   std::map<AttemptKey, KeptExit> exits;
   std::optional<absl::Status> lost;
+  std::string contained_by, not_contained_why;
 };
 
 class KeeperTest : public ::testing::Test {

@@ -32,13 +32,6 @@ pid_t* scratch_pids() {
   return pids;
 }
 
-void write_file(const char* path, const char* text) {
-  int file = ::open(path, O_WRONLY | O_CLOEXEC);
-  if (file < 0) return;
-  [[maybe_unused]] ssize_t written = ::write(file, text, strlen(text));
-  ::close(file);
-}
-
 std::string signal_name(int signal) {
   const char* name = sigabbrev_np(signal);
   std::string number = std::to_string(signal);
@@ -91,13 +84,14 @@ Attempt::Attempt(Surroundings& around, protocol::keeper::Start::Reader start, Fi
       key_{{start.getKey().getJob()}, start.getKey().getRank(), start.getKey().getAttempt()},
       lease_(as_string(start.getLease())),
       working_directory_(as_string(start.getWorkingDirectory())),
-      cgroup_(as_string(start.getCgroup())),
+      limits_{start.getMemoryLimitBytes(), start.getCpusMilli(), start.getProcessLimit(),
+              start.getIdlePriority()},
       time_limit_(start.getTimeLimitMs()),
       grace_(start.getGraceMs()),
       output_limit_(start.getOutputLimitBytes()),
       plan_(std::make_unique<OwnedPlan>()),
       started_unix_ms_(unix_ms()),
-      started_(Clock::now()) {
+      since_(Clock::now()) {
   problem_ = plan_->fill(start);
   std::string spill = as_string(start.getSpillDirectory());
   // A stream outlives its attempt only by a write in progress; its complaints end before that.
@@ -110,7 +104,10 @@ Attempt::Attempt(Surroundings& around, protocol::keeper::Start::Reader start, Fi
                                           path_in(spill, "stderr"), output_limit_, complaint);
 }
 
-Attempt::~Attempt() { release_slot(); }
+Attempt::~Attempt() {
+  leave_containment(false);
+  release_slot();
+}
 
 bool Attempt::open_pipes() {
   int reader = -1;
@@ -135,7 +132,7 @@ pid_t Attempt::launch() {
   plan.restore_limit = around_.restore_limit;
   plan.open_files = around_.open_files;
   around_.oom.look(Clock::now());
-  if (!cgroup_.empty()) oom_kills_before_ = cgroup_oom_kills(cgroup_);
+  enter_containment();
   long result = 0;
   if (!open_pipes()) result = -errno;
   slot_ = result == 0 ? around_.slots.take() : nullptr;
@@ -167,8 +164,11 @@ void Attempt::note_started() {
   program_pid_ = slot_->report.program;
   binds_done_ = slot_->report.binds_done != 0;
   if (state_ != State::running) return;
+  if (!contained()) {
+    plan_->plan.cgroup_kill = plan_->plan.cgroup_freeze = plan_->plan.freezer_state = nullptr;
+  }
   if (stop_reason_ && !told_to_end_) tell_to_end();
-  if (frozen_since_) suspend_tree();
+  if (frozen_ || throttle_ < 100) apply_pace();
 }
 
 // Before the program runs there may be nobody to tell yet: it is told as soon as it does, and only
@@ -177,13 +177,6 @@ void Attempt::tell_to_end() {
   if (!is_up()) return;
   told_to_end_ = true;
   signal_tree(shim_, SIGTERM, scratch_pids(), kTreeCapacity);
-}
-
-void Attempt::suspend_tree() {
-  const LaunchPlan& plan = plan_->plan;
-  if (plan.cgroup_freeze != nullptr) return write_file(plan.cgroup_freeze, "1");
-  if (plan.freezer_state != nullptr) return write_file(plan.freezer_state, "FROZEN");
-  stop_tree(shim_, scratch_pids(), kTreeCapacity);
 }
 
 void Attempt::watch_output() {
@@ -208,21 +201,15 @@ void Attempt::arm(milliseconds after, void (Attempt::*action)()) {
 }
 
 void Attempt::arm_limit() {
-  if (time_limit_.count() == 0 || stop_reason_ || frozen_since_) return;
-  arm(std::max(time_limit_ - elapsed(), milliseconds(0)), &Attempt::on_time_limit);
+  if (time_limit_.count() == 0 || stop_reason_ || pace_ == 0) return;
+  arm(std::max((time_limit_ - elapsed()) * 100 / pace_, milliseconds(0)), &Attempt::on_time_limit);
 }
 
 void Attempt::on_time_limit() {
-  // A timer that was thawed late or rearmed may come early.
-  if (frozen_since_ || elapsed() < time_limit_) return arm_limit();
+  // A timer that was slowed late or rearmed may come early.
+  if (pace_ == 0 || elapsed() < time_limit_) return arm_limit();
   stop(EndReason::time_limit,
        "ran longer than its time limit of " + std::to_string(time_limit_.count()) + " ms", grace_);
-}
-
-milliseconds Attempt::elapsed() const {
-  Clock::duration frozen = frozen_total_;
-  if (frozen_since_) frozen += Clock::now() - *frozen_since_;
-  return duration_cast<milliseconds>(Clock::now() - started_ - frozen);
 }
 
 void Attempt::stop(EndReason reason, std::string detail, milliseconds grace) {
@@ -239,7 +226,7 @@ void Attempt::stop(EndReason reason, std::string detail, milliseconds grace) {
   if (first) {
     slot_->report.stopping.store(1);
     tell_to_end();
-    thaw();
+    full_pace();
   } else if (timer_ && timer_->expiry() <= Clock::now() + grace) {
     return;  // a later stop can only shorten the grace
   }
@@ -249,33 +236,10 @@ void Attempt::stop(EndReason reason, std::string detail, milliseconds grace) {
 
 void Attempt::end_tree() { ::kill(shim_, kEndTreeSignal); }
 
-void Attempt::freeze(bool frozen) {
-  if (state_ != State::running || shim_ == 0) return;
-  if (!frozen) {
-    thaw();
-    return arm_limit();
-  }
-  if (frozen_since_ || stop_reason_) return;
-  frozen_since_ = Clock::now();
-  if (timer_) timer_->cancel();
-  if (is_up()) suspend_tree();
-}
-
-void Attempt::thaw() {
-  if (!frozen_since_) return;
-  frozen_total_ += Clock::now() - *frozen_since_;
-  frozen_since_.reset();
-  const LaunchPlan& plan = plan_->plan;
-  if (plan.cgroup_freeze != nullptr) return write_file(plan.cgroup_freeze, "0");
-  if (plan.freezer_state != nullptr) return write_file(plan.freezer_state, "THAWED");
-  signal_tree(shim_, SIGCONT, scratch_pids(), kTreeCapacity);
-}
-
 void Attempt::on_shim_gone(bool clean) {
-  if (frozen_since_) frozen_total_ += Clock::now() - *frozen_since_;
-  frozen_since_.reset();
   end_.duration_ms = static_cast<uint64_t>(elapsed().count());
   timer_.reset();
+  full_pace();
   shim_ = 0;
   state_ = State::draining;
   conclude(clean);
@@ -294,9 +258,7 @@ void Attempt::on_shim_gone(bool clean) {
 void Attempt::conclude(bool clean) {
   const Report& report = slot_->report;
   note_started();
-  end_.survivors = report.survivors;
-  end_.cpu_ms = report.cpu_us / 1000;
-  end_.max_rss_bytes = report.max_rss_bytes;
+  measure();
   Phase phase = report.phase.load();
   if (phase == Phase::ended) {
     conclude_wait_status(report.wait_status);
@@ -318,6 +280,7 @@ void Attempt::conclude(bool clean) {
                         : "the process that watched over it was killed, so it was ended";
     blame_memory(!clean);
   }
+  leave_containment(clean && report.stuck == 0);
   release_slot();
   plan_.reset();
 }
@@ -337,19 +300,6 @@ void Attempt::conclude_wait_status(int status) {
   if (end_.exit_code != 0) blame_memory(end_.exit_code == kShellSaysKilled);
 }
 
-// Of a failure that nobody asked for. `killed`: by a SIGKILL, which only the kernel or a person
-// sends.
-void Attempt::blame_memory(bool killed) {
-  if (stop_reason_) return;
-  if (!cgroup_.empty() && cgroup_oom_kills(cgroup_) > oom_kills_before_) {
-    end_.reason = EndReason::out_of_memory;
-    end_.detail = "the kernel killed it because its memory limit was reached";
-  } else if (killed && around_.oom.killed_lately()) {
-    end_.reason = EndReason::out_of_memory;
-    end_.detail = "killed, probably because the machine ran out of memory";
-  }
-}
-
 void Attempt::refuse(EndReason reason, std::string detail) {
   end_.reason = reason;
   end_.exit_code = 126;
@@ -358,6 +308,7 @@ void Attempt::refuse(EndReason reason, std::string detail) {
   auto finished = std::exchange(finished_, nullptr);
   output_->finish([] {});
   error_->finish([] {});
+  leave_containment(true);
   plan_.reset();
   if (finished) finished(*this);
 }

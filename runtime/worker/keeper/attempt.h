@@ -1,4 +1,5 @@
-// One attempt as the keeper holds it: its shim, its output, its deadline, its end.
+// One attempt as the keeper holds it: its shim, its output, its deadline, its end. attempt.cc has
+// its life, attempt_limits.cc what it may use, attempt_pace.cc how fast it may run.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -14,6 +15,8 @@
 #include "keeper.capnp.h"
 #include "model/ids.h"
 #include "model/outcome.h"
+#include "runtime/worker/containment/containment.h"
+#include "runtime/worker/containment/cpu_sets.h"
 #include "runtime/worker/keeper/oom_watch.h"
 #include "runtime/worker/keeper/output_stream.h"
 #include "runtime/worker/keeper/plan.h"
@@ -39,6 +42,9 @@ struct Surroundings {
   bool restore_limit = false;  // the keeper has raised its own limit of open files
   rlimit open_files{};
   OomWatch oom;
+  std::unique_ptr<containment::Containment> containment;  // from the worker's first hello on
+  containment::CpuSets cores;
+  uint32_t cpus_milli = 0;  // of the machine
 };
 
 struct AttemptEnd {
@@ -46,7 +52,7 @@ struct AttemptEnd {
   int32_t exit_code = 0;
   int32_t signal = 0;
   std::string detail;
-  uint64_t duration_ms = 0, cpu_ms = 0, max_rss_bytes = 0;
+  uint64_t duration_ms = 0, cpu_ms = 0, max_rss_bytes = 0, written_bytes = 0;
   uint32_t survivors = 0;
 };
 
@@ -64,11 +70,20 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   void watch_output();
   void take_output_now();
   void stop(EndReason reason, std::string detail, std::chrono::milliseconds grace);
-  void freeze(bool frozen);
   // The shim has ended, and with it everything below it, unless it was killed (`clean` false).
   void on_shim_gone(bool clean);
   // Ends an attempt that was never started.
   void refuse(EndReason reason, std::string detail);
+
+  // What no cgroup bounds is looked at now and then.
+  enum class Watch { not_needed, now_and_then, often };
+  Watch watch_needed() const;
+  bool may_multiply() const;  // nothing bounds the number of its processes
+  void look_at_usage();
+
+  void freeze(bool frozen);
+  // It gets `percent` of its cpus; 100 again: all of them.
+  void throttle(uint32_t percent);
 
   const AttemptKey& key() const { return key_; }
   const std::string& lease() const { return lease_; }
@@ -92,19 +107,31 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   void on_time_limit();
   void end_tree();
   void tell_to_end();
-  void suspend_tree();
-  void thaw();
   void conclude(bool clean);
   void conclude_wait_status(int status);
-  void blame_memory(bool killed);
   void release_slot();
-  std::chrono::milliseconds elapsed() const;
+
+  // ---- attempt_limits.cc
+  void enter_containment();
+  void leave_containment(bool clean);
+  void measure();
+  void blame_memory(bool killed);
+  bool contained() const;
+  bool memory_is_held() const;
+
+  // ---- attempt_pace.cc
+  std::chrono::milliseconds elapsed() const;  // as it counts: at half the pace half of it
+  void set_pace(uint32_t percent);
+  void apply_pace();
+  void on_duty();
+  void suspend(bool suspended);
+  void full_pace();
 
   Surroundings& around_;
   Finished finished_;
   AttemptKey key_;
-  std::string lease_, working_directory_, problem_, cgroup_;
-  uint64_t oom_kills_before_ = 0;  // of its cgroup
+  std::string lease_, working_directory_, problem_;
+  containment::Limits limits_;
   std::chrono::milliseconds time_limit_, grace_;
   uint64_t output_limit_;
   std::unique_ptr<OwnedPlan> plan_;
@@ -114,13 +141,21 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   State state_ = State::fresh;
   std::shared_ptr<OutputStream> output_, error_;
   int64_t started_unix_ms_ = 0;
-  Clock::time_point started_;
-  Clock::duration frozen_total_{};
-  std::optional<Clock::time_point> frozen_since_;
   std::optional<asio::steady_timer> timer_;
   std::optional<EndReason> stop_reason_;
   std::string stop_detail_;
   AttemptEnd end_;
+
+  containment::Group* group_ = nullptr;
+  std::vector<int> cores_;
+  uint64_t sampled_peak_bytes_ = 0, oom_kills_ = 0;
+
+  // Its time, counted up to `since_` and at `pace_` percent from then on.
+  Clock::duration counted_{};
+  Clock::time_point since_;
+  uint32_t pace_ = 100, throttle_ = 100;
+  bool frozen_ = false, suspended_ = false;
+  std::optional<asio::steady_timer> duty_;
 };
 
 }  // namespace pesc::keeper

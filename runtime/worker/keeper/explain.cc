@@ -164,8 +164,6 @@ StartFailure explain(Stage stage, int error, const std::string& program,
     case Stage::fork:
       return {126, "cannot make a process on this worker: " + error_text(error) +
                        " (its limit on processes or its memory is used up)"};
-    case Stage::cgroup:
-      return {126, "cannot enter the rank's cgroup: " + error_text(error)};
     case Stage::user:
       return {126, "cannot become the user that ranks run as: " + error_text(error)};
     case Stage::directory:

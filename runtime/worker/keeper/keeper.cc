@@ -1,5 +1,6 @@
 #include "runtime/worker/keeper/keeper.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -33,19 +34,34 @@ bool may_command(int socket) {
   return peer.uid == ::geteuid() || peer.uid == 0;
 }
 
+std::vector<int> own_cores() {
+  // More than any machine has; the kernel refuses a mask that is shorter than its own.
+  constexpr int kMostCores = 8192;
+  std::vector<unsigned long> mask(kMostCores / (8 * sizeof(unsigned long)));
+  const size_t bytes = mask.size() * sizeof(unsigned long);
+  std::vector<int> cores;
+  if (::sched_getaffinity(0, bytes, reinterpret_cast<cpu_set_t*>(mask.data())) != 0) return {0};
+  for (int core = 0; core < kMostCores; ++core) {
+    if (CPU_ISSET_S(core, bytes, reinterpret_cast<cpu_set_t*>(mask.data()))) cores.push_back(core);
+  }
+  return cores;
+}
+
 }  // namespace
 
 Keeper::Keeper(asio::io_context& io, KeeperOptions options)
     : io_(io),
       options_(options),
-      around_{io, {}, {}, false, {}, OomWatch()},
+      around_{io, {}, {}, false, {}, OomWatch(), nullptr, containment::CpuSets(own_cores()), 0},
       acceptor_(io),
       signals_(io, options.signal_fd),
       started_(io, kStartedFd),
       linger_(io),
       watch_timer_(io),
       detached_timer_(io),
-      oom_timer_(io) {
+      oom_timer_(io),
+      limits_timer_(io) {
+  around_.cpus_milli = static_cast<uint32_t>(1000 * own_cores().size());
   acceptor_.assign(asio::local::stream_protocol(), options.listen_fd);
   // Three descriptors serve a rank; the usual 1,024 would bound a large machine.
   rlimit limit{};
@@ -63,6 +79,7 @@ void Keeper::run() {
   if (options_.die_with_parent) options_.linger = kFirstConnectionWithin;
   consider_ending();
   io_.run();
+  around_.containment.reset();  // what is left of its cgroups is empty
 }
 
 void Keeper::accept() {
@@ -89,6 +106,8 @@ void Keeper::on_connection_lost(Connection& connection) {
   if (connection_.get() != &connection) return;
   connection_.reset();
   if (options_.die_with_parent) end_everything(kGraceAfterParent);
+  if (relax_) around_.containment->relax();
+  watch_limits();
   count_detached();
   consider_ending();
 }
@@ -140,6 +159,11 @@ void Keeper::on_message(protocol::keeper::ToKeeper::Reader message) {
         attempt->freeze(message.getFreeze().getFrozen());
       }
       return;
+    case Message::THROTTLE:
+      if (Attempt* attempt = find(message.getThrottle().getKey())) {
+        attempt->throttle(message.getThrottle().getPercent());
+      }
+      return;
     case Message::FORGET:
       return on_forget(message.getForget());
     case Message::READ_OUTPUT:
@@ -151,10 +175,13 @@ void Keeper::on_message(protocol::keeper::ToKeeper::Reader message) {
 
 void Keeper::on_hello(protocol::keeper::ToKeeper::Hello::Reader hello) {
   options_.detached_limit = milliseconds(hello.getDetachedLimitMs());
+  open_containment(hello);
   capnp::MallocMessageBuilder message;
   auto welcome = message.initRoot<protocol::keeper::FromKeeper>().initWelcome();
   welcome.setVersion(kProtocolVersion);
   welcome.setKeeperPid(static_cast<uint32_t>(::getpid()));
+  welcome.setContainment(around_.containment->description().c_str());
+  welcome.setLacking(around_.containment->lacking().c_str());
   auto list = welcome.initAttempts(static_cast<unsigned>(attempts_.size()));
   unsigned index = 0;
   for (const auto& [key, attempt] : attempts_) fill_attempt(list[index++], *attempt);
@@ -244,6 +271,7 @@ void Keeper::note_started() {
       attempt->announced = true;
       send_started(*attempt);
       if (!attempt->finished()) watch_later(attempt);
+      if (attempt->watch_needed() != Attempt::Watch::not_needed) watch_limits();
     }
     return attempt->announced || attempt->finished();
   };

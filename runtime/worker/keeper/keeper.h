@@ -90,6 +90,9 @@ class Keeper {
   void end_everything(std::chrono::milliseconds grace);
   void count_detached();
   void look_for_oom();
+  void open_containment(protocol::keeper::ToKeeper::Hello::Reader hello);
+  void watch_limits();
+  void look_at_limits();
   void consider_ending();
   Attempt* find(protocol::keeper::Key::Reader key);
 
@@ -98,8 +101,10 @@ class Keeper {
   Surroundings around_;
   asio::local::stream_protocol::acceptor acceptor_;
   asio::posix::stream_descriptor signals_, started_;
-  asio::steady_timer linger_, watch_timer_, detached_timer_, oom_timer_;
-  bool looking_for_oom_ = false;
+  asio::steady_timer linger_, watch_timer_, detached_timer_, oom_timer_, limits_timer_;
+  bool looking_for_oom_ = false, watching_limits_ = false;
+  bool relax_ = false;  // the limits of its cgroups, while there is no worker
+  uint64_t looks_ = 0, tasks_ = 0;
   std::shared_ptr<Connection> connection_;
   std::map<AttemptKey, std::shared_ptr<Attempt>> attempts_;
   std::unordered_map<pid_t, std::shared_ptr<Attempt>> shims_;

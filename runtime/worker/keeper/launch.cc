@@ -80,6 +80,26 @@ bool bind_all(const LaunchPlan& plan) {
   return done;
 }
 
+// Each is tried, and what fails is told: the keeper watches over what no cgroup holds.
+bool enter_cgroups(const Slot& slot) {
+  const LaunchPlan& plan = *slot.plan;
+  bool entered = true;
+  if (slot.enters_by_hand != 0) entered = write_file(plan.cgroup_procs, "0") >= 0;
+  for (const char* const* tasks = plan.tasks; tasks != nullptr && *tasks != nullptr; ++tasks) {
+    entered = write_file(*tasks, "0") >= 0 && entered;
+  }
+  return entered;
+}
+
+void bind_and_bound(const LaunchPlan& plan) {
+  if (plan.cores != nullptr) {
+    raw::call(SYS_sched_setaffinity, 0L, plan.cores_bytes, plan.cores);
+  }
+  if (plan.process_limit == 0) return;
+  const rlimit processes{plan.process_limit, plan.process_limit};
+  raw::call(SYS_prlimit64, 0L, static_cast<long>(RLIMIT_NPROC), &processes, nullptr);
+}
+
 void lower_priority() {
   const int parameter = 0;  // sched_param
   raw::call(SYS_sched_setscheduler, 0L, static_cast<long>(kIdlePolicy), &parameter);
@@ -142,10 +162,10 @@ int run_program(void* argument) {
   raw::call(SYS_setsid);
   if (plan.idle_priority) lower_priority();
   write_file("/proc/self/oom_score_adj", kOomScoreAdjust);
-  long result = plan.cgroup_procs == nullptr ? 0 : write_file(plan.cgroup_procs, "0");
-  if (result < 0) return fail(report, Stage::cgroup, result);
+  report.contained = enter_cgroups(slot) ? 1 : 0;
+  bind_and_bound(plan);
   if (plan.bind_count > 0) report.binds_done = bind_all(plan) ? 1 : 0;
-  result = become(plan);
+  long result = become(plan);
   if (result < 0) return fail(report, Stage::user, result);
   result = raw::call(SYS_chdir, plan.working_directory);
   if (result < 0) return fail(report, Stage::directory, result);

@@ -30,6 +30,7 @@ void fill_exit(protocol::keeper::Exit::Builder builder, const Attempt& attempt) 
   builder.setOutputSpilled(attempt.standard_output().spilled());
   builder.setErrorSpilled(attempt.standard_error().spilled());
   builder.setSurvivors(end.survivors);
+  builder.setWrittenBytes(end.written_bytes);
 }
 
 void fill_attempt(protocol::keeper::Attempt::Builder builder, const Attempt& attempt) {

@@ -36,12 +36,6 @@ inline uint64_t counter_in(const std::string& path, std::string_view name) {
   return 0;
 }
 
-// Of a cgroup, version 2 or 1.
-inline uint64_t cgroup_oom_kills(const std::string& directory) {
-  const uint64_t kills = counter_in(directory + "/memory.events", "oom_kill");
-  return kills != 0 ? kills : counter_in(directory + "/memory.oom_control", "oom_kill");
-}
-
 // The machine's counter, looked at now and then: without a cgroup nothing tells whom the kernel
 // killed, but a program that died of SIGKILL while the counter grew was most probably it.
 class OomWatch {

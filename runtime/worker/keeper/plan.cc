@@ -71,20 +71,31 @@ std::vector<std::string> OwnedPlan::candidates() const {
   return result;
 }
 
-void OwnedPlan::fill_cgroup(capnp::Data::Reader directory) {
-  std::string base(reinterpret_cast<const char*>(directory.begin()), directory.size());
-  auto file = [&](const char* name) {
-    std::string path = base + "/" + name;
-    return put(path.data(), path.size());
+void OwnedPlan::enter(const containment::Group* group) {
+  if (group == nullptr) return;
+  const auto file = [&](const std::string& path) -> const char* {
+    return path.empty() ? nullptr : put(path.data(), path.size());
   };
-  plan.cgroup_procs = file("cgroup.procs");
-  char* freeze = file("cgroup.freeze");
-  char* state = file("freezer.state");
-  if (::access(freeze, F_OK) == 0) {
-    plan.cgroup_freeze = freeze;
-  } else if (::access(state, F_OK) == 0) {
-    plan.freezer_state = state;
+  plan.cgroup = file(group->version2());
+  if (plan.cgroup != nullptr) plan.cgroup_procs = file(group->version2() + "/cgroup.procs");
+  plan.cgroup_kill = file(group->kill_file());
+  plan.cgroup_freeze = file(group->freeze_file());
+  plan.freezer_state = file(group->freezer_state());
+  for (const std::string& tasks : group->tasks()) tasks_.push_back(file(tasks));
+  tasks_.push_back(nullptr);
+  plan.tasks = tasks_.data();
+}
+
+void OwnedPlan::bind_to(const std::vector<int>& cores) {
+  constexpr size_t kBits = 8 * sizeof(unsigned long);
+  for (int core : cores) {
+    const auto number = static_cast<size_t>(core);
+    if (number / kBits >= cores_.size()) cores_.resize(number / kBits + 1);
+    cores_[number / kBits] |= 1ul << (number % kBits);
   }
+  if (cores_.empty()) return;
+  plan.cores = cores_.data();
+  plan.cores_bytes = static_cast<long>(cores_.size() * sizeof(unsigned long));
 }
 
 void OwnedPlan::fill_binds(protocol::keeper::Start::Reader start) {
@@ -122,7 +133,6 @@ std::string OwnedPlan::fill(protocol::keeper::Start::Reader start) {
   plan.uid = start.getUid();
   plan.gid = start.getGid();
   plan.idle_priority = start.getIdlePriority();
-  if (start.getCgroup().size() > 0) fill_cgroup(start.getCgroup());
   fill_binds(start);
   return {};
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "keeper.capnp.h"
+#include "runtime/worker/containment/group.h"
 #include "runtime/worker/keeper/shim.h"
 
 namespace pesc::keeper {
@@ -15,6 +16,10 @@ class OwnedPlan {
  public:
   // Copies what the plan needs out of the message. Empty on success, else why it is refused.
   std::string fill(protocol::keeper::Start::Reader start);
+
+  // Into this cgroup (null: none); it must outlive the plan.
+  void enter(const containment::Group* group);
+  void bind_to(const std::vector<int>& cores);  // empty: all
 
   LaunchPlan plan;
 
@@ -28,7 +33,6 @@ class OwnedPlan {
   char* put(capnp::Data::Reader data) { return put(data.begin(), data.size()); }
   std::string fill_program(protocol::keeper::Start::Reader start);
   void fill_candidates();
-  void fill_cgroup(capnp::Data::Reader directory);
   void fill_binds(protocol::keeper::Start::Reader start);
 
   std::vector<std::unique_ptr<char[]>> blocks_;
@@ -37,6 +41,8 @@ class OwnedPlan {
   std::vector<char*> argv_, environment_;
   std::vector<const char*> candidates_;
   std::vector<BindMount> binds_;
+  std::vector<const char*> tasks_;
+  std::vector<unsigned long> cores_;
   std::string search_path_;
 };
 

@@ -13,6 +13,10 @@
 
 #include <cstdint>
 
+#ifndef SYS_clone3
+#define SYS_clone3 435  // on every architecture
+#endif
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define PESC_SHARES_MEMORY 0
 #elif defined(__x86_64__) || defined(__aarch64__)
@@ -122,6 +126,75 @@ inline long spawn(unsigned long flags, void* stack_top, int (*entry)(void*), voi
 #else
   (void)stack_top;
   long result = call(SYS_clone, static_cast<long>(flags), 0L, 0L, 0L, 0L);
+  if (result == 0) call(SYS_exit_group, static_cast<long>(entry(argument)));
+  return result;
+#endif
+}
+
+// The kernel's struct clone_args, up to the last member that is needed: older headers lack it.
+struct CloneArguments {
+  uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+      set_tid_size, cgroup;
+};
+
+// As spawn() with CLONE_VFORK and SIGCHLD, into a version 2 cgroup whose directory is open.
+inline long spawn_into(long cgroup, void* stack, void* stack_top, int (*entry)(void*),
+                       void* argument) {
+  constexpr uint64_t kIntoCgroup = 0x200000000;
+  constexpr uint64_t kSignal = 17;  // SIGCHLD
+  CloneArguments arguments{};
+  arguments.flags = CLONE_VFORK | kIntoCgroup;
+  arguments.exit_signal = kSignal;
+  arguments.cgroup = static_cast<uint64_t>(cgroup);
+#if PESC_SHARES_MEMORY
+  void** top = static_cast<void**>(stack_top);
+  *--top = argument;
+  *--top = reinterpret_cast<void*>(entry);
+  arguments.flags |= CLONE_VM;
+  arguments.stack = reinterpret_cast<uint64_t>(stack);
+  arguments.stack_size =
+      static_cast<uint64_t>(reinterpret_cast<char*>(top) - static_cast<char*>(stack));
+#if defined(__x86_64__)
+  long result;
+  asm volatile(
+      "syscall\n\t"
+      "testq %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "xorl %%ebp, %%ebp\n\t"
+      "popq %%rax\n\t"
+      "popq %%rdi\n\t"
+      "callq *%%rax\n\t"
+      "movl %%eax, %%edi\n\t"
+      "movl $60, %%eax\n\t"
+      "syscall\n\t"
+      "hlt\n"
+      "1:"
+      : "=a"(result)
+      : "a"(static_cast<long>(SYS_clone3)), "D"(&arguments), "S"(sizeof(arguments))
+      : "rcx", "r11", "memory", "cc");
+  return result;
+#else
+  register long x8 asm("x8") = SYS_clone3;
+  register long x0 asm("x0") = to_word(&arguments);
+  register long x1 asm("x1") = static_cast<long>(sizeof(arguments));
+  asm volatile(
+      "svc #0\n\t"
+      "cbnz x0, 1f\n\t"
+      "mov x29, xzr\n\t"
+      "ldp x1, x0, [sp], #16\n\t"
+      "blr x1\n\t"
+      "mov x8, #93\n\t"
+      "svc #0\n"
+      "1:"
+      : "+r"(x0)
+      : "r"(x8), "r"(x1)
+      : "memory", "cc");
+  return x0;
+#endif
+#else
+  (void)stack;
+  (void)stack_top;
+  long result = call(SYS_clone3, &arguments, static_cast<long>(sizeof(arguments)));
   if (result == 0) call(SYS_exit_group, static_cast<long>(entry(argument)));
   return result;
 #endif

@@ -21,7 +21,7 @@ inline constexpr int kEndTreeSignal = 10;  // SIGUSR1
 
 enum class Phase : uint32_t { starting, running, failed, ended };
 
-enum class Stage : int32_t { none, fork, cgroup, user, directory, exec };
+enum class Stage : int32_t { none, fork, user, directory, exec };
 
 struct BindMount {
   const char* source;
@@ -36,9 +36,15 @@ struct LaunchPlan {
   char* const* argv = nullptr;
   char* const* environment = nullptr;
   const char* working_directory = nullptr;
-  const char* cgroup_procs = nullptr;   // DIR/cgroup.procs, or null
-  const char* cgroup_freeze = nullptr;  // DIR/cgroup.freeze (v2)
-  const char* freezer_state = nullptr;  // DIR/freezer.state (v1)
+  const char* cgroup = nullptr;          // directory of a version 2 cgroup to be made in, or null
+  const char* cgroup_procs = nullptr;    // its cgroup.procs
+  const char* const* tasks = nullptr;    // of version 1 cgroups to go into; ends with a null
+  const char* cgroup_kill = nullptr;     // version 2
+  const char* cgroup_freeze = nullptr;   // version 2
+  const char* freezer_state = nullptr;   // version 1
+  const unsigned long* cores = nullptr;  // a mask to be bound to, or null
+  long cores_bytes = 0;
+  rlim_t process_limit = 0;  // of its user's processes; 0: none
   const BindMount* binds = nullptr;
   long bind_count = 0;
   const char* uid_map = nullptr;  // for a user namespace; null: none may be tried
@@ -63,17 +69,20 @@ struct Report {
   int32_t program = 0;  // process id
   int32_t wait_status = 0;
   int32_t binds_done = 0;
+  uint32_t contained = 0;  // it is in each cgroup that the plan names
   uint32_t survivors = 0;
   uint32_t stuck = 0;  // processes that could not be ended
   uint64_t cpu_us = 0;
-  uint64_t max_rss_bytes = 0;
+  uint64_t max_rss_bytes = 0;  // of its largest process
+  uint64_t written_bytes = 0;
 };
 
 // The memory of one shim, mapped shared; used again for another attempt afterwards.
 struct Slot {
   Report report;
   const LaunchPlan* plan;
-  uint32_t ending;  // the shim is ending the tree
+  uint32_t ending;          // the shim is ending the tree
+  uint32_t enters_by_hand;  // the program's process goes into its version 2 cgroup by itself
   uint32_t program_ended;
   pid_t pids[kTreeCapacity];
   alignas(16) char shim_stack[96 << 10];

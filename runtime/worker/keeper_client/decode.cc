@@ -39,6 +39,7 @@ KeptExit to_kept_exit(protocol::keeper::Exit::Reader exit) {
   outcome.duration_ms = exit.getDurationMs();
   outcome.cpu_ms = exit.getCpuMs();
   outcome.max_rss_bytes = exit.getMaxRssBytes();
+  outcome.written_bytes = exit.getWrittenBytes();
   result.standard_output = as_string(exit.getStandardOutput());
   result.standard_error = as_string(exit.getStandardError());
   result.output_spilled = exit.getOutputSpilled();
@@ -81,9 +82,11 @@ void encode(const LaunchRequest& request, protocol::keeper::Start::Builder start
     binds[i].setSource(as_data(request.read_only_binds[i].first));
     binds[i].setTarget(as_data(request.read_only_binds[i].second));
   }
-  start.setCgroup(as_data(request.cgroup));
   start.setLease(as_data(request.lease));
   start.setIdlePriority(request.idle_priority);
+  start.setMemoryLimitBytes(request.memory_limit_bytes);
+  start.setCpusMilli(request.cpus_milli);
+  start.setProcessLimit(request.process_limit);
 }
 
 }  // namespace pesc::worker

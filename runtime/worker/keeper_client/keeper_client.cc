@@ -40,6 +40,8 @@ class Link : public std::enable_shared_from_this<Link> {
     auto greeting = hello.initRoot<ToKeeper>().initHello();
     greeting.setVersion(keeper::kProtocolVersion);
     greeting.setDetachedLimitMs(options_.detached_limit_ms);
+    greeting.setContainment(static_cast<uint8_t>(options_.containment));
+    greeting.setRelax(options_.moved_itself);
     keeper::Outbox first;
     first.add(hello);
     first.swap(in_flight_);
@@ -164,6 +166,9 @@ class Link : public std::enable_shared_from_this<Link> {
     attempts.reserve(welcome.getAttempts().size());
     for (auto attempt : welcome.getAttempts()) attempts.push_back(to_kept_attempt(attempt));
     post_flush();
+    if (events_.on_containment) {
+      events_.on_containment(welcome.getContainment().cStr(), welcome.getLacking().cStr());
+    }
     auto event = events_.on_welcome;
     if (event) event(std::move(attempts));
   }
@@ -241,6 +246,14 @@ class Client final : public KeeperClient {
     auto freeze = message.initRoot<ToKeeper>().initFreeze();
     fill_key(freeze.initKey(), key);
     freeze.setFrozen(frozen);
+    link_->send(message);
+  }
+
+  void throttle(const AttemptKey& key, uint32_t percent) override {
+    capnp::MallocMessageBuilder message;
+    auto throttle = message.initRoot<ToKeeper>().initThrottle();
+    fill_key(throttle.initKey(), key);
+    throttle.setPercent(percent);
     link_->send(message);
   }
 

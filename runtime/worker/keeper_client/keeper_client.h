@@ -15,18 +15,23 @@
 #include "model/ids.h"
 #include "model/outcome.h"
 #include "rpc/loop.h"
+#include "runtime/worker/containment/mode.h"
 
 namespace pesc::worker {
 
 struct LaunchRequest {
   AttemptKey key;
   std::vector<std::string> argv, environment;
-  std::string working_directory, search_path, spill_directory, cgroup, lease;
+  std::string working_directory, search_path, spill_directory, lease;
   bool run_as = false;
   uint32_t uid = 0, gid = 0;
   uint64_t time_limit_ms = 0, grace_ms = 0, output_limit_bytes = 0;
   std::vector<std::pair<std::string, std::string>> read_only_binds;  // source, target
   bool idle_priority = false;
+  // Of the attempt's whole tree. 0: no bound.
+  uint64_t memory_limit_bytes = 0;
+  uint32_t cpus_milli = 0;
+  uint32_t process_limit = 0;
 };
 
 struct KeptExit {
@@ -46,6 +51,9 @@ struct KeptAttempt {
 
 struct KeeperEvents {
   std::function<void(std::vector<KeptAttempt>)> on_welcome;  // first, once per connection
+  // Before on_welcome: what holds the limits here, as in containment/containment.h, and why not
+  // more.
+  std::function<void(std::string description, std::string lacking)> on_containment;
   std::function<void(AttemptKey, uint32_t pid, int64_t unix_ms, bool binds_done)> on_started;
   std::function<void(KeptExit)> on_exited;    // also when it could not be started
   std::function<void(absl::Status)> on_lost;  // the keeper is gone
@@ -59,6 +67,9 @@ class KeeperClient {
     bool die_with_parent = false;   // embedded: the keeper ends all when this process is gone
     // Without a worker for this long the keeper ends what runs (vacated). 0: never.
     uint64_t detached_limit_ms = 0;
+    containment::Mode containment = containment::Mode::automatic;
+    // This process has moved itself into a cgroup below the one that it was started in.
+    bool moved_itself = false;
   };
   // Connects to a keeper that listens at `socket`, else starts one. Never forks this process
   // (vfork-like); touches none of its signals or children.
@@ -76,6 +87,8 @@ class KeeperClient {
   virtual void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms) = 0;
   // Frozen time counts towards no limit. A stop thaws.
   virtual void freeze(const AttemptKey& key, bool frozen) = 0;
+  // To a part of its cpus, 1 to 99; 100: no longer. Time counts as much less meanwhile.
+  virtual void throttle(const AttemptKey& key, uint32_t percent) = 0;
   virtual void forget(const AttemptKey& key) = 0;
   struct Output {
     std::string data;
