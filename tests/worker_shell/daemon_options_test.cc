@@ -44,6 +44,14 @@ TEST(DaemonOptions, RefusesWhatItDoesNotKnowByName) {
   EXPECT_NE(error_of({"--config", "/no/such/file"}).find("/no/such/file"), std::string::npos);
 }
 
+TEST(DaemonOptions, ContainmentIsOneOfFour) {
+  using containment::Mode;
+  EXPECT_EQ(parse_daemon_options({})->worker.containment, Mode::automatic);
+  EXPECT_EQ(parse_daemon_options({"--containment", "cgroup2"})->worker.containment, Mode::cgroup2);
+  EXPECT_EQ(parse_daemon_options({"--containment", "none"})->worker.containment, Mode::none);
+  EXPECT_NE(error_of({"--containment", "docker"}).find("none of auto, cgroup2"), std::string::npos);
+}
+
 TEST(DaemonOptions, TheDetachedLimitIsADuration) {
   auto options = parse_daemon_options({"--detached-limit", "12h"});
   ASSERT_TRUE(options.ok()) << options.status();

@@ -18,7 +18,7 @@ const char* const kLogLevels[] = {"trace", "debug", "info", "warn", "error", "of
 
 struct Texts {
   std::string coordinator, state, memory, room, name, advertise, run_as, join_file, cache,
-      detached_limit, log_level, config;
+      containment, detached_limit, log_level, config;
   double cpus = 0;
 };
 
@@ -65,6 +65,16 @@ absl::Status check_log_level(const std::string& level) {
                                     "\" is none of trace, debug, info, warn, error, off");
 }
 
+absl::Status set_containment(const std::string& text, const std::string& where, Options& options) {
+  const std::optional<containment::Mode> mode = containment::parse_mode(text);
+  if (!mode) {
+    return absl::InvalidArgumentError(where + ": \"" + text +
+                                      "\" is none of auto, cgroup2, cgroup1, none");
+  }
+  options.containment = *mode;
+  return absl::OkStatus();
+}
+
 absl::Status apply_key(std::string_view key, const toml::node& node, const std::string& where,
                        DaemonOptions& options) {
   if (key == "cpus") {
@@ -79,6 +89,7 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
   if (key == "detached_limit") {
     return set_duration(*text, where, options.worker.detached_limit_ms);
   }
+  if (key == "containment") return set_containment(*text, where, options.worker);
   if (key == "log_level") {
     options.log_level = *text;
     return check_log_level(*text);
@@ -98,7 +109,7 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
     return absl::InvalidArgumentError(
         where +
         " is not known; the keys are coordinator, state, cpus, memory, room, name, "
-        "advertise, run_as, join_file, cache, detached_limit, log_level");
+        "advertise, run_as, join_file, cache, containment, detached_limit, log_level");
   }
   *target = *text;
   return absl::OkStatus();
@@ -115,6 +126,8 @@ void add_flags(CLI::App& app, Texts& texts) {
   app.add_option("--run-as", texts.run_as, "user the ranks run as (the worker must be root)");
   app.add_option("--join-file", texts.join_file, "join file made by `pesc join-file worker`");
   app.add_option("--cache", texts.cache, "bound of the inputs' cache, e.g. 20GiB");
+  app.add_option("--containment", texts.containment,
+                 "what holds ranks to their limits: auto, cgroup2, cgroup1 or none; default: auto");
   app.add_option("--detached-limit", texts.detached_limit,
                  "how long ranks run on without the coordinator, e.g. 12h; default: 7d, 0: for "
                  "ever");
@@ -133,6 +146,10 @@ absl::Status apply_texts(const CLI::App& app, const Texts& texts, DaemonOptions&
   }
   if (!texts.cache.empty()) {
     absl::Status set = set_bytes(texts.cache, "--cache", options.worker.cache_limit_bytes);
+    if (!set.ok()) return set;
+  }
+  if (!texts.containment.empty()) {
+    absl::Status set = set_containment(texts.containment, "--containment", options.worker);
     if (!set.ok()) return set;
   }
   if (!texts.detached_limit.empty()) {

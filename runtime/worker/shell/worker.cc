@@ -12,6 +12,7 @@
 #include "asio/post.hpp"
 #include "protocol/codec.h"
 #include "rpc/log.h"
+#include "runtime/worker/containment/containment.h"
 #include "runtime/worker/shell/async.h"
 #include "runtime/worker/shell/clock.h"
 #include "runtime/worker/shell/worker_impl.h"
@@ -126,8 +127,23 @@ std::vector<std::string> WorkerShell::warnings() const {
   return warnings;
 }
 
+// What is asked for by name must be there; "auto" takes what there is.
+absl::Status WorkerShell::check_containment() const {
+  using containment::Mode;
+  if (options_.containment != Mode::cgroup1 && options_.containment != Mode::cgroup2) {
+    return absl::OkStatus();
+  }
+  const containment::Containment trial(options_.containment);
+  if (trial.features().any()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "containment \"" + std::string(containment::to_string(options_.containment)) +
+      "\" cannot be had here: " + trial.lacking() +
+      "; give the worker a cgroup of its own (systemd: Delegate=yes), or choose \"auto\"");
+}
+
 absl::Status WorkerShell::start() {
   absl::Status opened = open_state();
+  if (opened.ok()) opened = check_containment();
   if (!opened.ok()) return opened;
   set_up_core();
   for (const std::string& warning : warnings())
@@ -161,6 +177,9 @@ absl::Status WorkerShell::start() {
 absl::Status WorkerShell::open_keeper() {
   KeeperEvents events;
   events.on_welcome = [this](std::vector<KeptAttempt> kept) { on_welcome(std::move(kept)); };
+  events.on_containment = [](const std::string& description, const std::string& lacking) {
+    rpc::log().info("event=containment {} lacking=\"{}\"", description, lacking);
+  };
   events.on_started = [this](AttemptKey key, uint32_t, int64_t unix_ms, bool binds_done) {
     on_started(key, unix_ms, binds_done);
   };
@@ -176,6 +195,8 @@ absl::Status WorkerShell::open_keeper() {
   options.program = options_.keeper_program;
   options.die_with_parent = options_.end_keeper_on_shutdown;
   options.detached_limit_ms = options_.detached_limit_ms;
+  options.containment = options_.containment;
+  options.moved_itself = options_.moved_itself;
   auto keeper = KeeperClient::open(loop_, std::move(options), std::move(events));
   if (!keeper.ok()) return keeper.status();
   keeper_ = *std::move(keeper);

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "pesc.capnp.h"
 #include "rpc/loop.h"
+#include "runtime/worker/containment/mode.h"
 
 namespace pesc::worker {
 
@@ -25,6 +26,10 @@ struct Options {
   uint64_t cache_limit_bytes = 20ull << 30;
   bool end_keeper_on_shutdown = false;  // embedded: nothing may outlive the process
   bool idle_priority = false;
+  containment::Mode containment = containment::Mode::automatic;
+  // This process has moved itself into a cgroup below the one that it was started in
+  // (containment::enter_supervisor).
+  bool moved_itself = false;
   // Out of contact with the coordinator for this long, it stops what runs; so does the keeper that
   // no worker has asked for this long. 0: never.
   uint64_t detached_limit_ms = 7ull * 24 * 3'600'000;

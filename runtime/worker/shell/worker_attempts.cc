@@ -55,6 +55,9 @@ std::string without_numbers(std::string text, const std::string& directory) {
   return text;
 }
 
+// More than any program needs that is not a fork bomb.
+constexpr uint32_t kProcessLimit = 4096;
+
 bool has_shared(const JobSpec& spec) {
   for (const FileRef& file : spec.files) {
     if (file.kind == FileKind::shared_file) return true;
@@ -278,6 +281,9 @@ void WorkerShell::on(Start& action) {
                                    : kDefaultOutputLimitBytes;
   request.read_only_binds = attempt->placed.binds;
   request.idle_priority = options_.idle_priority;
+  request.memory_limit_bytes = attempt->spec->resources.memory_bytes;
+  request.cpus_milli = attempt->spec->resources.cpus_milli;
+  request.process_limit = kProcessLimit;
   attempt->with_keeper = attempt->running = attempt->was_started = true;
   keeper_->start(request);
 }

@@ -95,6 +95,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
  private:
   // ---- worker.cc
   absl::Status open_state();
+  absl::Status check_containment() const;
   absl::Status open_keeper();
   void set_up_core();
   std::vector<std::string> warnings() const;

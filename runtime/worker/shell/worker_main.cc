@@ -14,6 +14,7 @@
 #include "rpc/credentials.h"
 #include "rpc/log.h"
 #include "rpc/loop.h"
+#include "runtime/worker/containment/containment.h"
 #include "runtime/worker/shell/daemon_options.h"
 #include "runtime/worker/shell/run_as.h"
 #include "runtime/worker/shell/worker.h"
@@ -146,6 +147,7 @@ int run(const DaemonOptions& given) {
                            absl::IsPermissionDenied(join.status()) || !options.join_file.empty();
   if (!join.ok() && will_not_do) return fail(join.status(), 2);
 
+  options.worker.moved_itself = containment::enter_supervisor(options.worker.containment);
   rpc::Loop loop;
   Dialler dialler(loop, options);
   auto worker = Worker::open(loop, options.worker, [&dialler] { return dialler.dial(); });
