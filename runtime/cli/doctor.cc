@@ -1,6 +1,5 @@
 #include "runtime/cli/doctor.h"
 
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
@@ -18,6 +17,7 @@
 
 #include "model/job_spec.h"
 #include "rpc/credentials.h"
+#include "runtime/worker/gpu/gpu_findings.h"
 
 extern char** environ;
 
@@ -143,11 +143,11 @@ void isolation(Findings& out) {
 }
 
 void gpus(Findings& out) {
-  void* nvml = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL);
-  out.push_back(
-      {"GPU driver", nvml != nullptr ? Verdict::good : Verdict::lacking,
-       nvml != nullptr ? "libnvidia-ml.so.1 is here" : "no NVIDIA driver on this machine"});
-  if (nvml != nullptr) dlclose(nvml);
+  constexpr uint64_t kLimitMs = 10'000;  // the first program to ask may wait for the driver to wake
+  for (const worker::GpuFinding& finding : worker::find_gpus("", kLimitMs)) {
+    out.push_back(
+        {finding.subject, finding.good ? Verdict::good : Verdict::lacking, finding.text});
+  }
 }
 
 void limits(Findings& out) {

@@ -276,7 +276,9 @@ EXPORT int nvmlEventSetFree(void*) { return kSuccess; }
 EXPORT int nvmlDeviceRegisterEvents(void* device, unsigned long long types, void*) {
   Entered entered("nvmlDeviceRegisterEvents", device);
   if (entered.code != kSuccess) return entered.code;
-  if ((types & 8) != 0) listened.insert(entered.gpu->uuid);
+  if ((types & 8) != 0 && listened.insert(entered.gpu->uuid).second) {
+    told[entered.gpu->uuid] = entered.gpu->xids.size();
+  }
   return kSuccess;
 }
 

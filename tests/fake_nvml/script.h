@@ -9,7 +9,7 @@
 //       [lost]                                has fallen off the bus
 //   mig MIG-1 parent=GPU-1 memory=5G …        a part of one: the same words
 //   process GPU-1 pid=123 bytes=100M [graphics]
-//   xid GPU-1 79                              told once by each process that listens
+//   xid GPU-1 79                              told to those who listen when it is added
 //   fail nvmlDeviceGetMemoryInfo 999 [GPU-1]  that call answers so; a * ends a prefix
 //   hang nvmlDeviceGetMemoryInfo /a/fifo      until somebody opens it for writing and closes it
 //   down 9                                    nvmlInit_v2 answers so, and nothing else works

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <filesystem>
@@ -100,7 +101,7 @@ class FakeProbe final : public GpuProbe {
     std::condition_variable changed;
     absl::StatusOr<DriverReading> answer = absl::NotFoundError("no driver");
     bool hangs = false;
-    uint32_t readings = 0, full_readings = 0;
+    std::atomic<uint32_t> readings = 0, full_readings = 0;
 
     void say(absl::StatusOr<DriverReading> next) {
       std::lock_guard lock(mutex);
