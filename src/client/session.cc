@@ -1,8 +1,15 @@
 #include "client/session.h"
 
+#include <openssl/crypto.h>
 #include <unistd.h>
 
+#include <asio/error.hpp>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
 #include <utility>
+
+#include "rpc/log.h"
 
 namespace pesc::client {
 namespace {
@@ -103,6 +110,46 @@ class LocalLink : public Link {
   UserSession session_;  // one for all calls: it remembers what it told whom
 };
 
+// Sessions that end on a thread of their own. At the program's exit they are waited for: their
+// threads use what the exit takes away (error categories, loggers, OpenSSL), so those are made
+// before this, and go after it.
+class Endings {
+ public:
+  Endings() {
+    (void)asio::error::get_misc_category();
+    (void)asio::error::get_netdb_category();
+    (void)asio::error::get_addrinfo_category();
+    (void)rpc::log();
+    OPENSSL_init_crypto(0, nullptr);
+  }
+  ~Endings() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return running_ == 0; });
+  }
+
+  void run(std::function<void()> end) {
+    std::lock_guard lock(mutex_);
+    ++running_;
+    std::thread([this, end = std::move(end)]() mutable {
+      end();
+      end = {};
+      std::lock_guard done(mutex_);
+      --running_;
+      changed_.notify_all();
+    }).detach();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int running_ = 0;
+};
+
+Endings& endings() {
+  static Endings instance;
+  return instance;
+}
+
 }  // namespace
 
 std::unique_ptr<Link> make_remote_link(rpc::Loop& loop, rpc::JoinFile join) {
@@ -121,10 +168,11 @@ absl::StatusOr<std::unique_ptr<Link>> make_local_link(rpc::Loop& loop,
 }
 
 std::shared_ptr<Session> Session::make() {
+  (void)endings();
   return {new Session, [](Session* session) {
             // It joins its threads, so it cannot end on one of them.
             if (session->thread_.on_loop() || session->dispatcher_.on_thread()) {
-              std::thread([session] { delete session; }).detach();
+              endings().run([session] { delete session; });
             } else {
               delete session;
             }
