@@ -156,7 +156,8 @@ class FlippedBits : public ::testing::Test {
     for (const JobId job : {kFirst, kSecond, kThird}) {
       EXPECT_EQ(reader->outputs(job, [&](const BlobRef& blob) { found.insert(blob.digest); }),
                 absl::OkStatus());
-      for (const RankRow& row : reader->page(job, 0, 90).value()) {
+      const std::vector<RankRow> rows = reader->page(job, 0, 90).value();
+      for (const RankRow& row : rows) {
         if (row.decided) found.insert(sha256(to_string(job) + std::to_string(row.rank)));
       }
     }

@@ -119,9 +119,10 @@ class Kept {
   // Runs the loop until it is so; fails when it does not come to be.
   void until(const std::function<bool()>& so) {
     asio::steady_timer bound(io, std::chrono::seconds(60));
-    bool late = false;
-    bound.async_wait([&](std::error_code error) { late = !error; });
-    while (!so() && !late) io.run_one();
+    // The handler of a timer that is gone runs in a later call.
+    const auto late = std::make_shared<bool>(false);
+    bound.async_wait([late](std::error_code error) { *late = !error; });
+    while (!so() && !*late) io.run_one();
     ASSERT_TRUE(so()) << "did not happen";
   }
   pid_t wait_started(const AttemptKey& key) {
