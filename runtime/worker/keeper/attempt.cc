@@ -225,7 +225,7 @@ void Attempt::stop(EndReason reason, std::string detail, milliseconds grace) {
   if (state_ != State::running || shim_ == 0) return;
   if (first) {
     slot_->report.stopping.store(1);
-    tell_to_end();
+    if (grace.count() > 0) tell_to_end();
     full_pace();
   } else if (timer_ && timer_->expiry() <= Clock::now() + grace) {
     return;  // a later stop can only shorten the grace
