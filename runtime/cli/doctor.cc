@@ -17,6 +17,7 @@
 
 #include "model/job_spec.h"
 #include "rpc/credentials.h"
+#include "runtime/worker/owner/probes.h"
 #include "runtime/worker/gpu/gpu_findings.h"
 
 extern char** environ;
@@ -150,6 +151,14 @@ void gpus(Findings& out) {
   }
 }
 
+// What a worker's [owner] table could go by here.
+void owner(Findings& out) {
+  for (const worker::owner::Sight& sight : worker::owner::what_is_seen("/")) {
+    out.push_back(
+        {sight.subject, sight.seen ? Verdict::good : Verdict::lacking, sight.text});
+  }
+}
+
 void limits(Findings& out) {
   rlimit files{};
   getrlimit(RLIMIT_NOFILE, &files);
@@ -180,6 +189,7 @@ int doctor(const Common& common) {
   isolation(findings);
   cgroups(findings);
   gpus(findings);
+  owner(findings);
   limits(findings);
   bool broken = false, no_coordinator = false;
   nlohmann::ordered_json json = nlohmann::ordered_json::array();

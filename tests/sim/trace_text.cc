@@ -159,6 +159,7 @@ std::string text(const wo::Adopted& e) {
   return fmt::format("{} adopted, {}", name(e.key), e.running ? "running" : "ended");
 }
 std::string text(const wo::KeeperLost&) { return "keeper lost"; }
+std::string text(const wo::BusyChanged& e) { return "busy: " + e.busy; }
 std::string text(const wo::DrainRequested&) { return "drain"; }
 std::string text(const wo::TimerFired&) { return "timer"; }
 

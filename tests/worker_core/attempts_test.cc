@@ -346,6 +346,32 @@ TEST(WorkerAttempts, DrainingGivesBackWhatHasNotStarted) {
   EXPECT_EQ(m.got<Drained>().size(), 1u);
 }
 
+TEST(WorkerAttempts, ABusyWorkerGivesBackWhatHasNotStartedAndSaysSoAtOnce) {
+  Machine m({.cpus_milli = 1000});
+  m(Connected{});
+  m.run(key_of(0));
+  m.lease({key_of(1)});
+  m(Prepared{key_of(1)});
+  m.lease({key_of(2)});
+  m(BusyChanged{"its owner is here"});
+  EXPECT_EQ(m.core.busy(), "its owner is here");
+  ASSERT_EQ(m.reported().size(), 2u);
+  EXPECT_EQ(m.reported()[0].outcome.reason, EndReason::vacated);
+  EXPECT_EQ(m.reported()[0].outcome.detail, "its worker is busy: its owner is here");
+  EXPECT_EQ(m.state(key_of(0)), AttemptState::running) << "how fast it may run is not the core's";
+  m.lease({key_of(3)});  // was on its way
+  ASSERT_EQ(m.reported().size(), 1u);
+  m(Acknowledged{{key_of(1), key_of(2), key_of(3)}});
+  m(BusyChanged{"its owner is here"});
+  EXPECT_THAT(m.got<SendReport>(), IsEmpty()) << "nothing new";
+  m(BusyChanged{""});
+  EXPECT_EQ(m.got<SendReport>().size(), 1u) << "leases may come again";
+  m.end(key_of(0));
+  m.lease({key_of(4)});
+  m(Prepared{key_of(4)});
+  EXPECT_THAT(m.keys<Start>(), ElementsAre(key_of(4)));
+}
+
 TEST(WorkerAttempts, AnIdleWorkerIsDrainedAtOnce) {
   Machine m;
   m(DrainRequested{});

@@ -62,6 +62,41 @@ TEST(DaemonOptions, TheDetachedLimitIsADuration) {
   EXPECT_NE(error_of({"--detached-limit", "1s"}).find("from 1m"), std::string::npos);
 }
 
+TEST(DaemonOptions, ReadsTheOwnersTable) {
+  TemporaryDirectory directory;
+  const std::string config = (directory.path() / "worker.toml").string();
+  auto options = parse_daemon_options({});
+  ASSERT_TRUE(options.ok());
+  EXPECT_FALSE(options->worker.owner->policy.watching);
+  EXPECT_FALSE(options->worker.idle_priority) << "the machine is the worker's alone";
+  write_file(config, "cpus = 2\n[owner]\ncpu_limit = 50\n");
+  options = parse_daemon_options({"--config", config});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_TRUE(options->worker.owner->policy.watching);
+  EXPECT_EQ(options->worker.owner->policy.cpu_limit, 50u);
+  EXPECT_TRUE(options->worker.idle_priority);
+  write_file(config, "idle_priority = false\n[owner]\n");
+  EXPECT_FALSE(parse_daemon_options({"--config", config})->worker.idle_priority);
+  write_file(config, "idle_priority = true\n");
+  EXPECT_TRUE(parse_daemon_options({"--config", config})->worker.idle_priority);
+  write_file(config, "[owner]\nenabled = false\n");
+  EXPECT_FALSE(parse_daemon_options({"--config", config})->worker.idle_priority);
+  write_file(config, "idle_priority = \"often\"\n");
+  EXPECT_NE(error_of({"--config", config}).find("true, false or \"auto\""), std::string::npos);
+  write_file(config, "owner = \"ana\"\n");
+  EXPECT_NE(error_of({"--config", config}).find("write [owner]"), std::string::npos);
+  write_file(config, "[owner]\ncpu_limmit = 50\n");
+  EXPECT_NE(error_of({"--config", config}).find("\"owner.cpu_limmit\" is not known"),
+            std::string::npos);
+}
+
+TEST(DaemonOptions, PausingIsNoWorkerToRun) {
+  EXPECT_EQ(parse_daemon_options({"--pause"})->set_pause, true);
+  EXPECT_EQ(parse_daemon_options({"--resume", "--state", "/x"})->set_pause, false);
+  EXPECT_EQ(parse_daemon_options({})->set_pause, std::nullopt);
+  EXPECT_NE(error_of({"--pause", "--resume"}).find("--"), std::string::npos);
+}
+
 TEST(DaemonOptions, VersionAndHelpRunNothing) {
   auto version = parse_daemon_options({"--version"});
   ASSERT_TRUE(version.ok());

@@ -117,6 +117,8 @@ class FakeCoordinator::SessionServer final : public protocol::WorkerSession::Ser
     ++fake_.attached;
     context.getResults().setHeartbeatMs(fake_.heartbeat_ms);
     context.getResults().setLeaseMs(60'000);
+    context.getResults().setPaused(fake_.paused);
+    fake_.busy = std::string(protocol::as_view(params.getInfo().getBusy()));
     fake_.changed();
     return kj::READY_NOW;
   }
@@ -133,6 +135,7 @@ class FakeCoordinator::SessionServer final : public protocol::WorkerSession::Ser
       fake_.trouble[*key] = std::string(protocol::as_view(progress.getTrouble()));
     }
     for (auto finished : params.getFinished()) take(finished, keys);
+    fake_.busy = std::string(protocol::as_view(params.getBusy()));
     fake_.ready.clear();
     for (auto held : params.getReady()) {
       auto key = protocol::decode(held.getKey());
@@ -230,6 +233,12 @@ void FakeCoordinator::start(const AttemptKey& key, const std::string& address, u
 void FakeCoordinator::stop(const AttemptKey& key, EndReason reason) {
   auto request = sink_->updateRequest();
   protocol::encode(request.initStop(1)[0], protocol::Stop{key, reason});
+  send(kj::mv(request));
+}
+
+void FakeCoordinator::pause(bool pause) {
+  auto request = sink_->updateRequest();
+  request.setPause(pause ? protocol::PauseOrder::PAUSE : protocol::PauseOrder::RESUME);
   send(kj::mv(request));
 }
 

@@ -42,6 +42,7 @@ class FakeCoordinator {
   void lease(const AttemptKey& key, const JobSpec& spec) { lease(key, spec, {}); }
   void start(const AttemptKey& key, const std::string& address, uint16_t port);
   void stop(const AttemptKey& key, EndReason reason);
+  void pause(bool pause);
   std::string read_log(const AttemptKey& key, uint8_t stream);
   // Lets go of the worker's sink, as the end of a connection does.
   void hang_up() { sink_.reset(); }
@@ -78,6 +79,8 @@ class FakeCoordinator {
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> held_uploads;
   std::map<AttemptKey, std::string> trouble;  // as last said
   std::map<AttemptKey, uint16_t> ready;       // held attempts, with their port
+  std::string busy;                           // as last said
+  bool paused = false;                        // said at the next attach
 
  private:
   class SessionServer;

@@ -65,6 +65,7 @@ class WorkerSessionServer final : public protocol::WorkerSession::Server,
   void check_open() const;
   void attached();
   void send(const SendUpdate& update);
+  void note_busy(const std::string& busy);
   kj::Promise<void> take_report(ReportContext context);
   kj::Promise<void> take_checkpoint(CheckpointContext context);
   absl::Status check_checkpoint(const CheckpointOffered& offered) const;
@@ -75,7 +76,7 @@ class WorkerSessionServer final : public protocol::WorkerSession::Server,
   std::string peer_address_;
   std::shared_ptr<BlobHold> hold_;
   kj::Maybe<protocol::WorkerSink::Client> sink_;
-  std::string name_;
+  std::string name_, busy_;
   uint64_t session_ = 0;       // 0: not attached
   bool answered_ = false;      // the worker has been told that it is attached
   std::string closed_reason_;  // empty: open
@@ -182,6 +183,12 @@ void WorkerSessionServer::send(const SendUpdate& update) {
   }
 }
 
+void WorkerSessionServer::note_busy(const std::string& busy) {
+  if (busy == busy_) return;
+  busy_ = busy;
+  rpc::log().info("event=worker_busy worker=\"{}\" busy=\"{}\"", loggable(name_), loggable(busy));
+}
+
 void WorkerSessionServer::close(const std::string& reason) {
   if (!closed_reason_.empty()) return;
   closed_reason_ = reason;
@@ -231,13 +238,15 @@ kj::Promise<void> WorkerSessionServer::take_report(ReportContext context) {
     event.ready.push_back({value_or_throw(protocol::decode(in.getKey())), in.getMasterPort()});
   }
   context.releaseParams();
+  const std::string busy = event.busy;
   std::vector<Digest> outputs;
   for (const FinishedAttempt& finished : event.finished) {
     if (!finished.outcome.output.empty()) outputs.push_back(finished.outcome.output.digest);
   }
   return service_->ask<AnswerReport>(std::move(event))
-      .then([this, context, outputs = std::move(outputs)](AnswerReport answer) mutable {
+      .then([this, context, busy, outputs = std::move(outputs)](AnswerReport answer) mutable {
         rpc::throw_if_error(answer.status);
+        note_busy(busy);
         for (const Digest& output : outputs)
           hold_->remove(output);  // its job's life is its own now
         auto results = context.getResults();

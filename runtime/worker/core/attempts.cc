@@ -15,6 +15,8 @@ std::string cpus_text(uint32_t milli) {
   return text;
 }
 
+std::string busy_detail(const std::string& busy) { return "its worker is busy: " + busy; }
+
 AttemptOutcome outcome_without_run(EndReason reason, std::string detail) {
   AttemptOutcome outcome;
   outcome.reason = reason;
@@ -56,6 +58,8 @@ void Core::State::add_lease(const UpdateReceived::Lease& lease) {
                      "the lease came without the job's description");
   } else if (draining) {
     end_before_start(lease.key, attempt, EndReason::vacated, "the worker is shutting down");
+  } else if (!busy.empty()) {  // it was on its way when the coordinator was told
+    end_before_start(lease.key, attempt, EndReason::vacated, busy_detail(busy));
   } else if (cpus_of(lease.spec) > config.cpus_milli) {
     end_before_start(lease.key, attempt, EndReason::cannot_start,
                      "needs " + cpus_text(cpus_of(lease.spec)) + " cpus, the worker has " +
@@ -270,10 +274,22 @@ void Core::State::on(const KeeperLost&, TimeMs) {
 
 void Core::State::on(const DrainRequested&, TimeMs) {
   draining = true;
+  give_back_unstarted("the worker is shutting down");
+}
+
+void Core::State::on(const BusyChanged& e, TimeMs) {
+  if (busy == e.busy) return;
+  busy = e.busy;
+  say_busy = true;
+  if (!busy.empty()) give_back_unstarted(busy_detail(busy));
+}
+
+// Another worker may have time for them.
+void Core::State::give_back_unstarted(const std::string& why) {
   for (auto& [key, attempt] : attempts) {
     if (attempt.state == AttemptState::leased || attempt.state == AttemptState::preparing ||
         attempt.state == AttemptState::ready || attempt.state == AttemptState::held) {
-      end_before_start(key, attempt, EndReason::vacated, "the worker is shutting down");
+      end_before_start(key, attempt, EndReason::vacated, why);
     }
   }
 }

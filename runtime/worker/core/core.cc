@@ -17,6 +17,7 @@ Step Core::step(const Event& event, TimeMs now) {
 std::optional<TimeMs> Core::next_deadline() const { return state_->next_deadline(); }
 std::string Core::check_invariants() const { return state_->check_invariants(); }
 std::vector<AttemptKey> Core::holding() const { return state_->holding(); }
+const std::string& Core::busy() const { return state_->busy; }
 uint32_t Core::cpus_used_milli() const { return state_->cpus_used_milli; }
 
 std::vector<AttemptView> Core::attempts() const {

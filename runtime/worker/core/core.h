@@ -141,13 +141,19 @@ struct Adopted {
 };
 // The keeper died with all it had: every running attempt is lost.
 struct KeeperLost {};
+// Why no rank may be started now (the machine's owner has it…); empty: ranks may. What runs runs
+// on: whether it is slowed down, frozen or stopped is the shell's. What had not begun is given
+// back.
+struct BusyChanged {
+  std::string busy;
+};
 struct DrainRequested {};  // no new starts; ends when nothing is left (SIGTERM to the worker)
 struct TimerFired {};
 
-using Event =
-    std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed, Started, Exited,
-                 Packed, PackFailed, CheckpointMarked, CheckpointSaved, PortChosen, Progressed,
-                 Acknowledged, ReportFailed, Adopted, KeeperLost, DrainRequested, TimerFired>;
+using Event = std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed,
+                           Started, Exited, Packed, PackFailed, CheckpointMarked, CheckpointSaved,
+                           PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
+                           BusyChanged, DrainRequested, TimerFired>;
 
 // ---- actions
 // --------------------------------------------------------------------------------------
@@ -259,6 +265,8 @@ class Core {
   std::vector<AttemptKey> holding() const;  // every attempt not yet acknowledged
   std::vector<AttemptView> attempts() const;
   uint32_t cpus_used_milli() const;  // by held, starting and running attempts
+  // As BusyChanged said it last: goes with every report.
+  const std::string& busy() const;
 #ifdef PESC_PLANTED_BUGS
   void plant(PlantedBug bug);
 #endif

@@ -49,7 +49,7 @@ SendReport Core::State::make_report(const std::vector<AttemptKey>& keys) {
   for (const auto& [key, attempt] : attempts) {
     if (attempt.gang_ready) report.ready.push_back({key, attempt.master_port});
   }
-  say_ready = false;  // it is said
+  say_ready = say_busy = false;  // it is said
   report.finished.reserve(keys.size());
   for (const AttemptKey& key : keys) report.finished.push_back({key, attempts.at(key).outcome});
   return report;
@@ -74,7 +74,7 @@ void Core::State::send_reports(TimeMs now) {
   if (!connected) return;
   if (now >= next_heartbeat) {
     heartbeat(now);
-  } else if (say_ready) {  // a whole gang waits for it
+  } else if (say_ready || say_busy) {  // a whole gang waits for it; leases would come in vain
     out.actions.push_back(make_report({}));
   }
   size_t large_in_flight = 0;

@@ -73,6 +73,8 @@ struct Core::State {
   // What adoption alone put above the limit (a worker restarted with fewer cpus) is no fault.
   uint32_t adopted_excess_milli = 0;
   bool draining = false, drained = false;
+  std::string busy;                                 // empty: ranks may be started
+  bool say_busy = false;                            // that has changed
   std::set<std::pair<TimeMs, AttemptKey>> save_at;  // when a save may be due
   bool say_ready = false;                           // a held attempt has become ready
 
@@ -109,6 +111,7 @@ struct Core::State {
   void on(const ReportFailed& e, TimeMs now);
   void on(const Adopted& e, TimeMs now);
   void on(const KeeperLost& e, TimeMs now);
+  void on(const BusyChanged& e, TimeMs now);
   void on(const DrainRequested& e, TimeMs now);
   void on(const TimerFired& e, TimeMs now);
   // After each event: starts, prepares and reports whatever it made possible.
@@ -118,6 +121,7 @@ struct Core::State {
   void stop_attempt(const UpdateReceived::Stop& stop, const std::string& detail = {});
   void end_before_start(const AttemptKey& key, Attempt& attempt, EndReason reason,
                         std::string detail);
+  void give_back_unstarted(const std::string& why);
   void leave_state(const AttemptKey& key, Attempt& attempt);
   void finish(const AttemptKey& key, Attempt& attempt);
   void pack_or_finish(const AttemptKey& key, Attempt& attempt);

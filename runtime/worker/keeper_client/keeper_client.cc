@@ -65,6 +65,8 @@ class Link : public std::enable_shared_from_this<Link> {
     send(message);
   }
 
+  uint32_t pid() const { return pid_; }
+
   void close() {
     closed_ = true;
     events_ = {};
@@ -162,6 +164,7 @@ class Link : public std::enable_shared_from_this<Link> {
           "; let its ranks finish under the version that started it, or end that process"));
     }
     welcomed_ = true;
+    pid_ = welcome.getKeeperPid();
     std::vector<KeptAttempt> attempts;
     attempts.reserve(welcome.getAttempts().size());
     for (auto attempt : welcome.getAttempts()) attempts.push_back(to_kept_attempt(attempt));
@@ -217,6 +220,7 @@ class Link : public std::enable_shared_from_this<Link> {
   keeper::Outbox outbox_;
   std::string in_flight_;
   std::map<uint64_t, std::function<void(KeeperClient::Output)>> readers_;
+  uint32_t pid_ = 0;
   bool writing_ = false, flush_posted_ = false, welcomed_ = false, retried_ = false,
        closed_ = false;
 };
@@ -225,6 +229,8 @@ class Client final : public KeeperClient {
  public:
   explicit Client(std::shared_ptr<Link> link) : link_(std::move(link)) {}
   ~Client() override { link_->close(); }
+
+  uint32_t pid() const override { return link_->pid(); }
 
   void start(const LaunchRequest& request) override {
     capnp::MallocMessageBuilder message;

@@ -83,6 +83,7 @@ class KeeperClient {
     return open(loop.io(), std::move(options), std::move(events));
   }
   virtual ~KeeperClient() = default;
+  virtual uint32_t pid() const = 0;  // of the keeper; 0: not known before on_welcome
   virtual void start(const LaunchRequest& request) = 0;
   virtual void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms) = 0;
   // Frozen time counts towards no limit. A stop thaws.

@@ -9,6 +9,7 @@
 #include "model/job_spec.h"
 #include "rpc/credentials.h"
 #include "runtime/common/state_dir.h"
+#include "runtime/worker/owner/owner_table.h"
 #include "runtime/worker/shell/run_as.h"
 
 namespace pesc::worker {
@@ -20,6 +21,7 @@ struct Texts {
   std::string coordinator, state, memory, room, name, advertise, run_as, join_file, cache,
       containment, detached_limit, log_level, config;
   double cpus = 0;
+  bool pause = false, resume = false;
 };
 
 absl::Status set_cpus(double cpus, const std::string& where, Options& options) {
@@ -75,13 +77,31 @@ absl::Status set_containment(const std::string& text, const std::string& where, 
   return absl::OkStatus();
 }
 
-absl::Status apply_key(std::string_view key, const toml::node& node, const std::string& where,
+absl::Status set_idle_priority(const toml::node& node, const std::string& where,
+                               DaemonOptions& options) {
+  if (node.value_exact<std::string>() == "auto") {
+    options.idle_priority.reset();
+  } else if (const auto value = node.value_exact<bool>()) {
+    options.idle_priority = *value;
+  } else {
+    return absl::InvalidArgumentError(where + " must be true, false or \"auto\"");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status apply_key(std::string_view key, const toml::node& node, const std::string& path,
                        DaemonOptions& options) {
+  const std::string where = path + ": the key \"" + std::string(key) + "\"";
   if (key == "cpus") {
     const std::optional<double> cpus = node.value<double>();
     if (!cpus) return absl::InvalidArgumentError(where + " must be a number");
     return set_cpus(*cpus, where, options.worker);
   }
+  if (key == "owner") {
+    if (!node.is_table()) return absl::InvalidArgumentError(where + " is a table: write [owner]");
+    return owner::read_owner_table(*node.as_table(), path, *options.worker.owner);
+  }
+  if (key == "idle_priority") return set_idle_priority(node, where, options);
   const std::optional<std::string> text = node.value_exact<std::string>();
   if (!text) return absl::InvalidArgumentError(where + " must be a text in quotes");
   if (key == "memory") return set_bytes(*text, where, options.worker.memory_bytes);
@@ -109,7 +129,8 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
     return absl::InvalidArgumentError(
         where +
         " is not known; the keys are coordinator, state, cpus, memory, room, name, "
-        "advertise, run_as, join_file, cache, containment, detached_limit, log_level");
+        "advertise, run_as, join_file, cache, containment, detached_limit, log_level, "
+        "idle_priority, and the table [owner]");
   }
   *target = *text;
   return absl::OkStatus();
@@ -132,6 +153,10 @@ void add_flags(CLI::App& app, Texts& texts) {
                  "how long ranks run on without the coordinator, e.g. 12h; default: 7d, 0: for "
                  "ever");
   app.add_option("--config", texts.config, "TOML file with the same settings");
+  app.add_flag("--pause", texts.pause,
+               "not a new worker: the one with this state directory freezes its ranks and takes no "
+               "more, until --resume; for whoever sits at the machine");
+  app.add_flag("--resume", texts.resume, "ends --pause")->excludes("--pause");
   app.add_option("--log-level", texts.log_level, "trace, debug, info, warn, error or off");
 }
 
@@ -182,7 +207,7 @@ absl::Status read_config(const std::string& path, DaemonOptions& options) {
     const toml::table table = toml::parse(*text, path);
     for (const auto& [key, node] : table) {
       const std::string name(std::string_view{key});
-      absl::Status applied = apply_key(name, node, path + ": the key \"" + name + "\"", options);
+      absl::Status applied = apply_key(name, node, path, options);
       if (!applied.ok()) return applied;
     }
   } catch (const toml::parse_error& e) {
@@ -198,6 +223,7 @@ absl::StatusOr<DaemonOptions> parse_daemon_options(const std::vector<std::string
   add_flags(app, texts);
   app.set_version_flag("--version", "pesc-worker " PESC_VERSION);
   DaemonOptions options;
+  options.worker.owner.emplace();
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
     app.parse(std::move(reversed));
@@ -218,6 +244,9 @@ absl::StatusOr<DaemonOptions> parse_daemon_options(const std::vector<std::string
   }
   absl::Status applied = apply_texts(app, texts, options);
   if (!applied.ok()) return applied;
+  if (texts.pause || texts.resume) options.set_pause = texts.pause;
+  options.worker.idle_priority =
+      options.idle_priority.value_or(options.worker.owner->policy.watching);
   const bool root = ::geteuid() == 0;
   if (options.worker.state_dir.empty()) {
     // root's home is closed to the user that ranks run as.

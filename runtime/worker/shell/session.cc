@@ -66,6 +66,9 @@ class Session::Sink final : public protocol::WorkerSink::Server {
       }
       update.start.push_back({*key, std::string(address), in.getMasterPort()});
     }
+    if (params.getPause() != protocol::PauseOrder::UNCHANGED) {
+      session.delegate_.on_pause(params.getPause() == protocol::PauseOrder::PAUSE);
+    }
     session.delegate_.on_update(std::move(update));
     return kj::READY_NOW;
   }
@@ -185,6 +188,7 @@ kj::Promise<void> Session::attach(protocol::WorkerSession::Client session) {
   const uint64_t generation = ++generation_;
   auto request = session.attachRequest();
   fill(request.initInfo());
+  request.getInfo().setBusy(protocol::as_data(delegate_.busy()));
   const std::vector<AttemptKey> holding = delegate_.holding();
   protocol::encode_list(request.initHolding(static_cast<unsigned>(holding.size())), holding);
   request.setSink(kj::heap<Sink>(link_, generation));
@@ -197,6 +201,7 @@ kj::Promise<void> Session::attach(protocol::WorkerSession::Client session) {
         if (failures_ > 0 || last_logged_.empty()) rpc::log().info("event=attached");
         last_logged_ = "attached";
         delegate_.on_connected(response.getHeartbeatMs(), session.blobsRequest().send().getBlobs());
+        delegate_.on_pause(response.getPaused());
         UpdateReceived update;
         for (const protocol::Stop& stop : *stops) update.stop.push_back({stop.key, stop.reason});
         if (!update.stop.empty()) delegate_.on_update(std::move(update));
@@ -242,7 +247,8 @@ kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& hold
                                              uint64_t last_update,
                                              const std::vector<Finished>& finished,
                                              const std::vector<Progressed>& progress,
-                                             const std::vector<SendReport::Ready>& ready) {
+                                             const std::vector<SendReport::Ready>& ready,
+                                             const std::string& busy) {
   if (!session_) {
     return rpc::to_exception(absl::UnavailableError("there is no session with a coordinator"));
   }
@@ -267,6 +273,7 @@ kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& hold
     protocol::encode(held[i].initKey(), ready[i].key);
     held[i].setMasterPort(ready[i].master_port);
   }
+  request.setBusy(protocol::as_data(busy));
   kj::Promise<capnp::Response<protocol::WorkerSession::ReportResults>> answer = request.send();
   return within(kAnswerLimitMs, kj::mv(answer), "report")
       .then(

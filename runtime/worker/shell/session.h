@@ -39,9 +39,11 @@ class SessionDelegate {
  public:
   virtual ~SessionDelegate() = default;
   virtual std::vector<AttemptKey> holding() = 0;
+  virtual std::string busy() = 0;  // why the worker takes no new ranks; empty: it does
   virtual void on_connected(uint64_t heartbeat_ms, protocol::Blobs::Client blobs) = 0;
   virtual void on_disconnected() = 0;
   virtual void on_update(UpdateReceived update) = 0;
+  virtual void on_pause(bool paused) = 0;  // a person's order; said at each attach
   virtual kj::Promise<LogChunk> read_log(const AttemptKey& key, uint8_t stream, uint64_t offset,
                                          uint32_t max_bytes) = 0;
 };
@@ -68,7 +70,7 @@ class Session final : public kj::TaskSet::ErrorHandler {
   kj::Promise<Answer> report(const std::vector<AttemptKey>& holding, uint64_t last_update,
                              const std::vector<Finished>& finished,
                              const std::vector<Progressed>& progress,
-                             const std::vector<SendReport::Ready>& ready);
+                             const std::vector<SendReport::Ready>& ready, const std::string& busy);
   // All its blobs have been put. The checkpoint's number; 0: it is not wanted.
   kj::Promise<uint32_t> checkpoint(const AttemptKey& key, const BlobRef& manifest,
                                    const std::vector<BlobRef>& chunks, uint64_t saved_ms);

@@ -52,6 +52,7 @@ WorkerShell::WorkerShell(rpc::Loop& loop, Options options, SessionSource session
 
 WorkerShell::~WorkerShell() noexcept {
   *alive_ = false;
+  monitor_.reset();
   session_.reset();
   tasks_.reset();
   timer_ = nullptr;
@@ -171,6 +172,7 @@ absl::Status WorkerShell::start() {
                        options_.memory_bytes,
                        warnings()};
   session_ = std::make_unique<Session>(loop_, source_, std::move(self), *this);
+  open_monitor();
   return open_keeper();
 }
 
@@ -205,6 +207,7 @@ absl::Status WorkerShell::open_keeper() {
 
 void WorkerShell::on_welcome(std::vector<KeptAttempt> kept) {
   keeper_failures_ = 0;
+  if (monitor_) monitor_->set_keeper(static_cast<pid_t>(keeper_->pid()));
   if (std::exchange(welcomed_, true)) return;  // a new keeper, after one was lost: it has nothing
   std::set<AttemptKey> keys;
   for (KeptAttempt& attempt : kept) {
@@ -257,6 +260,7 @@ void WorkerShell::adopt(KeptAttempt kept) {
     attempt->ran_ms = outcome.duration_ms;
   }
   push(Adopted{kept.key, attempt->spec, kept.running, std::move(outcome), marked});
+  if (kept.running) pace(kept.key);  // whatever the worker before has left it at
 }
 
 void WorkerShell::on_keeper_lost(const absl::Status& why) {
@@ -313,6 +317,7 @@ void WorkerShell::drain_events() {
     Step step = core_->step(event, boot_ms());
     for (Action& action : step.actions) perform(action);
   }
+  if (monitor_) monitor_->set_ranks_run(core_->cpus_used_milli() > 0);
   drain_planned_ = !events_.empty();
   if (drain_planned_) {
     asio::post(loop_.io(), [this, alive = alive_] {
@@ -394,6 +399,7 @@ kj::Promise<void> WorkerShell::vacate(uint64_t limit_ms) {
 kj::Promise<void> WorkerShell::shutdown() {
   stopping_ = true;
   for (const auto& [key, attempt] : attempts_) cancel_save(*attempt);
+  monitor_.reset();
   session_->stop();
   timer_ = nullptr;
   kj::Promise<void> keeper_end = kj::READY_NOW;

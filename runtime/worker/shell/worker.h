@@ -6,12 +6,14 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "pesc.capnp.h"
 #include "rpc/loop.h"
 #include "runtime/worker/containment/mode.h"
+#include "runtime/worker/owner/settings.h"
 
 namespace pesc::worker {
 
@@ -25,7 +27,10 @@ struct Options {
   std::string run_as;         // user the ranks run as; needs root
   uint64_t cache_limit_bytes = 20ull << 30;
   bool end_keeper_on_shutdown = false;  // embedded: nothing may outlive the process
+  // Everything else on the machine goes before its ranks.
   bool idle_priority = false;
+  // Nothing: the machine is the worker's alone, and it cannot be paused (embedded).
+  std::optional<owner::Settings> owner;
   containment::Mode containment = containment::Mode::automatic;
   // This process has moved itself into a cgroup below the one that it was started in
   // (containment::enter_supervisor).

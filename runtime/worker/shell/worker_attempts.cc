@@ -286,6 +286,7 @@ void WorkerShell::on(Start& action) {
   request.process_limit = kProcessLimit;
   attempt->with_keeper = attempt->running = attempt->was_started = true;
   keeper_->start(request);
+  if (monitor_ && monitor_->verdict().mode != owner::Mode::run) pace(attempt->key);
 }
 
 void WorkerShell::on(Stop& action) {

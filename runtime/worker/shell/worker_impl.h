@@ -1,6 +1,6 @@
 // The worker's shell. Internal to this folder; worker.cc has its life, worker_attempts.cc what it
-// does for attempts, worker_checkpoints.cc for their checkpoints, worker_reports.cc what it tells
-// the coordinator.
+// does for attempts, worker_checkpoints.cc for their checkpoints, worker_owner.cc for the machine's
+// owner, worker_reports.cc what it tells the coordinator.
 #pragma once
 
 #include <kj/async.h>
@@ -21,6 +21,7 @@
 #include "runtime/common/state_dir.h"
 #include "runtime/worker/core/core.h"
 #include "runtime/worker/keeper_client/keeper_client.h"
+#include "runtime/worker/owner/monitor.h"
 #include "runtime/worker/shell/attempt_dirs.h"
 #include "runtime/worker/shell/cache.h"
 #include "runtime/worker/shell/events_watch.h"
@@ -150,6 +151,13 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void restore(const AttemptPtr& attempt, uint32_t number);
   bool check_master_port(const Start& action);
 
+  // ---- worker_owner.cc
+  void open_monitor();
+  void on_verdict(const owner::Verdict& verdict);
+  void pace(const AttemptKey& key);
+  std::string busy() override { return core_->busy(); }
+  void on_pause(bool paused) override;
+
   // ---- worker_reports.cc
   void send(std::vector<AttemptKey> holding, uint64_t last_update,
             std::vector<Session::Finished> finished, std::vector<Progressed> progress,
@@ -177,6 +185,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::unique_ptr<Core> core_;
   std::unique_ptr<KeeperClient> keeper_;
   std::unique_ptr<Session> session_;
+  std::unique_ptr<owner::Monitor> monitor_;  // null: nobody else has this machine
   std::optional<protocol::Blobs::Client> blobs_;
   uint64_t session_number_ = 0;  // what an earlier session left under way is not listened to
   std::unique_ptr<QuietThread> quiet_;

@@ -160,6 +160,21 @@ int run(const DaemonOptions& given) {
   return dialler.refused().ok() ? 0 : fail(dialler.refused(), 2);
 }
 
+// For whoever sits at the machine: no coordinator, and no token of one, is needed.
+int set_pause(const DaemonOptions& options) {
+  std::filesystem::path file = options.worker.owner->pause_file;
+  if (file.empty()) file = options.worker.state_dir / "pause";
+  absl::Status set = owner::set_pause_file(file, *options.set_pause);
+  if (!set.ok()) return fail(set, 1);
+  std::fprintf(
+      stderr, "pesc-worker: %s\n",
+      *options.set_pause
+          ? "the worker here is paused: what it runs is frozen, and it takes no more until "
+            "pesc-worker --resume"
+          : "the worker here is not paused any more");
+  return 0;
+}
+
 }  // namespace
 
 int worker_main(int argc, char** argv) {
@@ -169,6 +184,7 @@ int worker_main(int argc, char** argv) {
     std::fputs(options->text.c_str(), stdout);
     return options->exit_code;
   }
+  if (options->set_pause) return set_pause(*options);
   ::umask(022);
   rpc::set_up_daemon_log(options->log_level);
   try {

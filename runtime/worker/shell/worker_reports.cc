@@ -37,7 +37,7 @@ void WorkerShell::send(std::vector<AttemptKey> holding, uint64_t last_update,
   std::vector<AttemptKey> keys;
   for (const Session::Finished& end : finished) keys.push_back(end.key);
   // Answers of an ended session are not listened to: the core has sent all of it again.
-  tasks_->add(session_->report(holding, last_update, finished, progress, ready)
+  tasks_->add(session_->report(holding, last_update, finished, progress, ready, core_->busy())
                   .then(
                       [this, session = session_number_](Session::Answer answer) {
                         if (session != session_number_) return;
