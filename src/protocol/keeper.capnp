@@ -69,6 +69,7 @@ struct Attempt {
   running @2 :Bool;
   startedUnixMs @3 :Int64;
   exit @4 :Exit;                       # when not running
+  pid @5 :UInt32;                      # of the program, when it runs
 }
 
 struct Exit {

@@ -52,6 +52,33 @@ TEST(DaemonOptions, ContainmentIsOneOfFour) {
   EXPECT_NE(error_of({"--containment", "docker"}).find("none of auto, cgroup2"), std::string::npos);
 }
 
+TEST(DaemonOptions, GpusAreAutoNoneOrUuids) {
+  auto options = parse_daemon_options({});
+  ASSERT_TRUE(options.ok()) << options.status();
+  ASSERT_TRUE(options->worker.gpus);
+  EXPECT_FALSE(options->worker.gpus->none);
+  EXPECT_TRUE(parse_daemon_options({"--gpus", "none"})->worker.gpus->none);
+  EXPECT_EQ(parse_daemon_options({"--gpus", "GPU-a,MIG-b"})->worker.gpus->only,
+            (std::vector<std::string>{"GPU-a", "MIG-b"}));
+  EXPECT_NE(error_of({"--gpus", "0"}).find("--gpus: '0' is no GPU"), std::string::npos);
+  TemporaryDirectory directory;
+  const std::string config = (directory.path() / "worker.toml").string();
+  write_file(config, "nvml_library = \"/x/libnvidia-ml.so.1\"\ngpus = [\"GPU-a\"]\n");
+  options = parse_daemon_options({"--config", config});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->worker.gpus->only, std::vector<std::string>{"GPU-a"});
+  EXPECT_EQ(options->worker.gpus->nvml_library, "/x/libnvidia-ml.so.1");
+  options = parse_daemon_options({"--config", config, "--gpus", "auto"});
+  EXPECT_TRUE(options->worker.gpus->only.empty());
+  EXPECT_EQ(options->worker.gpus->nvml_library, "/x/libnvidia-ml.so.1");
+  for (const char* wrong : {"gpus = 1", "gpus = [1]", "gpus = []", "gpus = \"all\"",
+                            "gpus = [\"auto\", \"GPU-a\"]", "nvml_library = 1"}) {
+    write_file(config, wrong);
+    EXPECT_NE(error_of({"--config", config}).find("worker.toml: the key"), std::string::npos)
+        << wrong;
+  }
+}
+
 TEST(DaemonOptions, TheDetachedLimitIsADuration) {
   auto options = parse_daemon_options({"--detached-limit", "12h"});
   ASSERT_TRUE(options.ok()) << options.status();

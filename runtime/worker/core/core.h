@@ -57,6 +57,7 @@ struct UpdateReceived {
     CheckpointRef checkpoint;  // to begin from
     bool hold = false;         // of a gang: started by a StartOrder
     uint32_t local_rank = 0, local_world_size = 1;
+    std::vector<std::string> gpus = {};  // UUIDs of those that it may use
   };
   std::vector<Lease> leases;
   struct Stop {
@@ -173,6 +174,7 @@ struct Start {
   std::string master_addr;
   uint16_t master_port = 0;
   uint32_t local_rank = 0, local_world_size = 1;
+  std::vector<std::string> gpus = {};  // UUIDs
 };
 // Rank 0 of a gang is prepared: find a port for it.
 struct ChoosePort {

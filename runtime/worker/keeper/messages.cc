@@ -38,6 +38,7 @@ void fill_attempt(protocol::keeper::Attempt::Builder builder, const Attempt& att
   builder.setLease(as_data(attempt.lease()));
   builder.setRunning(!attempt.finished());
   builder.setStartedUnixMs(attempt.started_unix_ms());
+  if (!attempt.finished()) builder.setPid(static_cast<uint32_t>(attempt.program_pid()));
   if (attempt.finished()) fill_exit(builder.initExit(), attempt);
 }
 

@@ -53,6 +53,7 @@ KeptAttempt to_kept_attempt(protocol::keeper::Attempt::Reader attempt) {
   result.lease = as_string(attempt.getLease());
   result.running = attempt.getRunning();
   result.started_unix_ms = attempt.getStartedUnixMs();
+  result.pid = attempt.getPid();
   if (!result.running) result.exit = to_kept_exit(attempt.getExit());
   return result;
 }

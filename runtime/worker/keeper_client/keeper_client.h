@@ -46,7 +46,8 @@ struct KeptAttempt {
   std::string lease;  // as given at the start
   bool running = false;
   int64_t started_unix_ms = 0;
-  KeptExit exit;  // when not running
+  uint32_t pid = 0;  // of the program, when it runs
+  KeptExit exit;     // when not running
 };
 
 struct KeeperEvents {

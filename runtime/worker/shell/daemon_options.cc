@@ -21,6 +21,7 @@ struct Texts {
   std::string coordinator, state, memory, room, name, advertise, run_as, join_file, cache,
       containment, detached_limit, log_level, config;
   double cpus = 0;
+  std::vector<std::string> gpus;
   bool pause = false, resume = false;
 };
 
@@ -89,6 +90,30 @@ absl::Status set_idle_priority(const toml::node& node, const std::string& where,
   return absl::OkStatus();
 }
 
+absl::Status set_gpus(const std::vector<std::string>& words, const std::string& where,
+                      Options& options) {
+  absl::StatusOr<GpuSettings> settings = parse_gpu_settings(words);
+  if (!settings.ok()) {
+    return absl::InvalidArgumentError(where + ": " + std::string(settings.status().message()));
+  }
+  if (options.gpus) settings->nvml_library = options.gpus->nvml_library;
+  options.gpus = *std::move(settings);
+  return absl::OkStatus();
+}
+
+absl::Status set_gpus(const toml::node& node, const std::string& where, Options& options) {
+  std::vector<std::string> words;
+  if (const auto text = node.value_exact<std::string>()) {
+    words.push_back(*text);
+  } else if (const toml::array* list = node.as_array()) {
+    for (const toml::node& item : *list)
+      words.push_back(item.value_exact<std::string>().value_or(""));
+  } else {
+    return absl::InvalidArgumentError(where + " must be \"auto\", \"none\" or a list of UUIDs");
+  }
+  return set_gpus(words, where, options);
+}
+
 absl::Status apply_key(std::string_view key, const toml::node& node, const std::string& path,
                        DaemonOptions& options) {
   const std::string where = path + ": the key \"" + std::string(key) + "\"";
@@ -102,8 +127,14 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
     return owner::read_owner_table(*node.as_table(), path, *options.worker.owner);
   }
   if (key == "idle_priority") return set_idle_priority(node, where, options);
+  if (key == "gpus") return set_gpus(node, where, options.worker);
   const std::optional<std::string> text = node.value_exact<std::string>();
   if (!text) return absl::InvalidArgumentError(where + " must be a text in quotes");
+  if (key == "nvml_library") {
+    if (!options.worker.gpus) options.worker.gpus.emplace();
+    options.worker.gpus->nvml_library = *text;
+    return absl::OkStatus();
+  }
   if (key == "memory") return set_bytes(*text, where, options.worker.memory_bytes);
   if (key == "cache") return set_bytes(*text, where, options.worker.cache_limit_bytes);
   if (key == "detached_limit") {
@@ -130,7 +161,7 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
         where +
         " is not known; the keys are coordinator, state, cpus, memory, room, name, "
         "advertise, run_as, join_file, cache, containment, detached_limit, log_level, "
-        "idle_priority, and the table [owner]");
+        "idle_priority, gpus, nvml_library, and the table [owner]");
   }
   *target = *text;
   return absl::OkStatus();
@@ -141,6 +172,8 @@ void add_flags(CLI::App& app, Texts& texts) {
   app.add_option("--state", texts.state, "directory for the worker's state (local disk)");
   app.add_option("--cpus", texts.cpus, "cores to offer; default: all of this machine's");
   app.add_option("--memory", texts.memory, "memory to offer, e.g. 12GiB; default: all of it");
+  app.add_option("--gpus", texts.gpus, "GPUs to offer: auto (the default), none, or UUIDs")
+      ->delimiter(',');
   app.add_option("--room", texts.room, "room this worker belongs to");
   app.add_option("--name", texts.name, "name shown to people; default: the host's name");
   app.add_option("--advertise", texts.advertise, "address other workers reach this one at");
@@ -167,6 +200,10 @@ absl::Status apply_texts(const CLI::App& app, const Texts& texts, DaemonOptions&
   }
   if (!texts.memory.empty()) {
     absl::Status set = set_bytes(texts.memory, "--memory", options.worker.memory_bytes);
+    if (!set.ok()) return set;
+  }
+  if (!texts.gpus.empty()) {
+    absl::Status set = set_gpus(texts.gpus, "--gpus", options.worker);
     if (!set.ok()) return set;
   }
   if (!texts.cache.empty()) {
@@ -224,6 +261,7 @@ absl::StatusOr<DaemonOptions> parse_daemon_options(const std::vector<std::string
   app.set_version_flag("--version", "pesc-worker " PESC_VERSION);
   DaemonOptions options;
   options.worker.owner.emplace();
+  options.worker.gpus.emplace();
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
     app.parse(std::move(reversed));

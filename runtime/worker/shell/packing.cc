@@ -162,18 +162,6 @@ blob::ExtraFile stream_file(const char* name, const std::string& bytes, bool spi
   return file;
 }
 
-std::string standard_error_of(const KeptExit& exit, const AttemptPaths& paths) {
-  if (!exit.error_spilled) return exit.standard_error;
-  const std::string path = paths.root + "/stderr";
-  common::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  struct stat info {};
-  if (!fd.valid() || ::fstat(fd.get(), &info) != 0) return "";
-  const uint64_t size = static_cast<uint64_t>(info.st_size);
-  auto tail =
-      blob::pread_up_to(fd.get(), size > kTailBytes ? size - kTailBytes : 0, kTailBytes, path);
-  return tail.ok() ? *std::move(tail) : "";
-}
-
 }  // namespace
 
 absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
@@ -230,12 +218,23 @@ std::string last_line(std::string_view text) {
   return "";
 }
 
-// The attempt's own directory says nothing to a user, and would make every rank's reason another.
 std::string without_directory(std::string text, const std::string& directory) {
   for (size_t at; !directory.empty() && (at = text.find(directory)) != std::string::npos;) {
     text.replace(at, directory.size(), "…");
   }
   return text;
+}
+
+std::string standard_error_of(const KeptExit& exit, const AttemptPaths& paths) {
+  if (!exit.error_spilled) return exit.standard_error;
+  const std::string path = paths.root + "/stderr";
+  common::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat info {};
+  if (!fd.valid() || ::fstat(fd.get(), &info) != 0) return "";
+  const uint64_t size = static_cast<uint64_t>(info.st_size);
+  auto tail =
+      blob::pread_up_to(fd.get(), size > kTailBytes ? size - kTailBytes : 0, kTailBytes, path);
+  return tail.ok() ? *std::move(tail) : "";
 }
 
 AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths, Inject inject) {

@@ -45,6 +45,12 @@ absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order);
 // The last line of standard error that says something, at most 300 bytes of it.
 std::string last_line(std::string_view text);
 
+// The end of it.
+std::string standard_error_of(const KeptExit& exit, const AttemptPaths& paths);
+
+// The attempt's own directory says nothing to a user, and would make every rank's reason another.
+std::string without_directory(std::string text, const std::string& directory);
+
 // What the keeper says of the end, with what only the worker knows: the refused argument, the last
 // words of standard error.
 AttemptOutcome complete_outcome(const KeptExit& exit, const AttemptPaths& paths, Inject inject);

@@ -53,6 +53,7 @@ WorkerShell::WorkerShell(rpc::Loop& loop, Options options, SessionSource session
 WorkerShell::~WorkerShell() noexcept {
   *alive_ = false;
   monitor_.reset();
+  gpus_.reset();
   session_.reset();
   tasks_.reset();
   timer_ = nullptr;
@@ -173,6 +174,7 @@ absl::Status WorkerShell::start() {
                        warnings()};
   session_ = std::make_unique<Session>(loop_, source_, std::move(self), *this);
   open_monitor();
+  open_gpus();
   return open_keeper();
 }
 
@@ -182,8 +184,8 @@ absl::Status WorkerShell::open_keeper() {
   events.on_containment = [](const std::string& description, const std::string& lacking) {
     rpc::log().info("event=containment {} lacking=\"{}\"", description, lacking);
   };
-  events.on_started = [this](AttemptKey key, uint32_t, int64_t unix_ms, bool binds_done) {
-    on_started(key, unix_ms, binds_done);
+  events.on_started = [this](AttemptKey key, uint32_t pid, int64_t unix_ms, bool binds_done) {
+    on_started(key, pid, unix_ms, binds_done);
   };
   events.on_exited = [this](KeptExit exit) { on_exited(std::move(exit)); };
   events.on_lost = [this, alive = alive_](absl::Status why) {
@@ -219,10 +221,7 @@ void WorkerShell::on_welcome(std::vector<KeptAttempt> kept) {
   empty_trash();
   rpc::log().info("event=worker_started id={} name=\"{}\" cpus={} adopted={}", id(), options_.name,
                   options_.cpus_milli / 1000.0, keys.size());
-  // After the adopted ones, so that the coordinator hears of them at once.
-  asio::post(loop_.io(), [this, alive = alive_] {
-    if (*alive && !stopping_) session_->start();
-  });
+  start_session();
 }
 
 void WorkerShell::adopt(KeptAttempt kept) {
@@ -252,6 +251,7 @@ void WorkerShell::adopt(KeptAttempt kept) {
   attempt->started_boot_ms =
       boot_ms() - std::max<int64_t>(0, unix_ms.count() - kept.started_unix_ms);
   const bool marked = has_checkpoint_event(attempt->paths.events);
+  adopt_gpus(*attempt, kept.pid);
   if (kept.running) watch_->add(kept.key, attempt->paths.events);
   AttemptOutcome outcome;
   outcome.started_unix_ms = kept.started_unix_ms;

@@ -13,6 +13,7 @@
 #include "pesc.capnp.h"
 #include "rpc/loop.h"
 #include "runtime/worker/containment/mode.h"
+#include "runtime/worker/gpu/gpu_settings.h"
 #include "runtime/worker/owner/settings.h"
 
 namespace pesc::worker {
@@ -31,6 +32,8 @@ struct Options {
   bool idle_priority = false;
   // Nothing: the machine is the worker's alone, and it cannot be paused (embedded).
   std::optional<owner::Settings> owner;
+  // Nothing: no driver is asked, and ranks see what there is (embedded).
+  std::optional<GpuSettings> gpus;
   containment::Mode containment = containment::Mode::automatic;
   // This process has moved itself into a cgroup below the one that it was started in
   // (containment::enter_supervisor).

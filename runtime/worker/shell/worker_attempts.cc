@@ -204,7 +204,8 @@ void WorkerShell::probe_binds() {
   keeper_->start(request);
 }
 
-void WorkerShell::on_started(const AttemptKey& key, int64_t unix_ms, bool binds_done) {
+void WorkerShell::on_started(const AttemptKey& key, uint32_t pid, int64_t unix_ms,
+                             bool binds_done) {
   if (key == kProbe) {
     shared_mode_ = binds_done ? SharedMode::bind : SharedMode::checked;
     return;
@@ -213,6 +214,7 @@ void WorkerShell::on_started(const AttemptKey& key, int64_t unix_ms, bool binds_
   if (attempt == nullptr) return;
   attempt->started_boot_ms = boot_ms();
   watch_->add(key, attempt->paths.events);
+  watch_gpu_use(*attempt, pid);
   push(Started{key, unix_ms});
   if (!attempt->placed.binds.empty() && !binds_done) {
     // The program sees empty files: what it does now is worth nothing. The next try has links.
@@ -261,6 +263,7 @@ void WorkerShell::on(Start& action) {
   place.temporary_dir = attempt->paths.temporary;
   place.events_file = attempt->paths.events;
   Command command = make_command(*attempt->spec, attempt->key, place, base_);
+  give_gpus(*attempt, std::move(action.gpus), command.environment);
   LaunchRequest request;
   request.key = attempt->key;
   request.search_path = path_of(command, base_.path);
@@ -322,6 +325,7 @@ void WorkerShell::on_exited(KeptExit exit) {
   attempt->ran_ms = exit.outcome.duration_ms;
   attempt->exit = std::move(exit);
   AttemptOutcome outcome = outcome_of(*attempt);
+  add_gpu_use(*attempt, outcome);
   if (attempt->binds_failed) {
     outcome.reason = EndReason::inputs_unavailable;
     outcome.detail = "a shared file could not be mounted read-only";

@@ -1,6 +1,6 @@
 // The worker's shell. Internal to this folder; worker.cc has its life, worker_attempts.cc what it
 // does for attempts, worker_checkpoints.cc for their checkpoints, worker_owner.cc for the machine's
-// owner, worker_reports.cc what it tells the coordinator.
+// owner, worker_gpus.cc for GPUs, worker_reports.cc what it tells the coordinator.
 #pragma once
 
 #include <kj/async.h>
@@ -20,6 +20,7 @@
 #include "rpc/loop.h"
 #include "runtime/common/state_dir.h"
 #include "runtime/worker/core/core.h"
+#include "runtime/worker/gpu/gpu_monitor.h"
 #include "runtime/worker/keeper_client/keeper_client.h"
 #include "runtime/worker/owner/monitor.h"
 #include "runtime/worker/shell/attempt_dirs.h"
@@ -66,7 +67,8 @@ struct ShellAttempt {
   bool running = false;
   bool was_started = false;
   bool binds_failed = false;
-  CheckpointRef checkpoint;  // it begins from
+  std::vector<std::string> gpus;  // UUIDs of those that it may use
+  CheckpointRef checkpoint;       // it begins from
   bool restoring = false;    // that one is being brought: what fails is its fault
   BlobRef saved_manifest;    // of what the coordinator has already
   int64_t started_boot_ms = 0;
@@ -128,7 +130,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void prepared(const AttemptPtr& attempt, uint32_t number, const absl::Status& status);
   kj::Promise<SharedMode> shared_mode();
   void probe_binds();
-  void on_started(const AttemptKey& key, int64_t unix_ms, bool binds_done);
+  void on_started(const AttemptKey& key, uint32_t pid, int64_t unix_ms, bool binds_done);
   void on_exited(KeptExit exit);
   AttemptOutcome outcome_of(const ShellAttempt& attempt) const;
   const std::string& lease_bytes(const AttemptPtr& attempt);
@@ -158,6 +160,15 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::string busy() override { return core_->busy(); }
   void on_pause(bool paused) override;
 
+  // ---- worker_gpus.cc
+  void open_gpus();
+  void start_session();
+  void give_gpus(ShellAttempt& attempt, std::vector<std::string> gpus,
+                 std::vector<std::string>& environment);
+  void watch_gpu_use(const ShellAttempt& attempt, uint32_t program);
+  void adopt_gpus(ShellAttempt& attempt, uint32_t program);
+  void add_gpu_use(const ShellAttempt& attempt, AttemptOutcome& outcome);
+
   // ---- worker_reports.cc
   void send(std::vector<AttemptKey> holding, uint64_t last_update,
             std::vector<Session::Finished> finished, std::vector<Progressed> progress,
@@ -186,6 +197,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::unique_ptr<KeeperClient> keeper_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<owner::Monitor> monitor_;  // null: nobody else has this machine
+  std::unique_ptr<GpuMonitor> gpus_;         // null: no driver is asked
   std::optional<protocol::Blobs::Client> blobs_;
   uint64_t session_number_ = 0;  // what an earlier session left under way is not listened to
   std::unique_ptr<QuietThread> quiet_;
