@@ -126,11 +126,34 @@ TEST_F(Delegated, UsageIsOfThisAttempt) {
   EXPECT_EQ(usage.peak_bytes, 0u) << "the mark is the former one's: nothing is known";
 }
 
+TEST_F(Delegated, WithoutALimitItIsMeasuredAllTheSame) {
+  Containment containment(Mode::automatic, host);
+  Group* group = containment.take({0, 1000, 64, false});
+  host.set(at("memory.peak"), "90000000\n");
+  host.set(at("memory.events"), "oom_kill 1\n");
+  EXPECT_FALSE(group->holds_memory());
+  EXPECT_TRUE(group->counts_memory());
+  EXPECT_EQ(group->usage(true).peak_bytes, 90'000'000u);
+  EXPECT_EQ(group->usage(true).oom_kills, 0u) << "told once";
+}
+
 TEST_F(Delegated, IdleOnesAreIdleTowardsAllOthers) {
   Containment containment(Mode::automatic, host);
   containment.take({0, 1000, 0, true});
   EXPECT_EQ(host.text(at("cpu.idle")), "1");
   EXPECT_EQ(host.text(std::string("/cg/unit/") + kName + "/cpu.idle"), "1");
+}
+
+TEST_F(Delegated, WhoHasMoreCpusWeighsMore) {
+  Containment containment(Mode::automatic, host);
+  Group* group = containment.take({0, 1000, 0, false});
+  EXPECT_EQ(host.text(at("cpu.weight")), "") << "as the kernel makes it";
+  containment.give_back(group, true);
+  group = containment.take({0, 4000, 0, false});
+  EXPECT_EQ(host.text(at("cpu.weight")), "400");
+  containment.give_back(group, true);
+  containment.take({0, 1000, 0, false});
+  EXPECT_EQ(host.text(at("cpu.weight")), "100");
 }
 
 TEST_F(Delegated, AThrottledOneHasLessForAWhile) {
@@ -247,7 +270,9 @@ TEST_F(Hybrid, EachVersionDoesWhatItCan) {
   EXPECT_EQ(host.text(memory("memory.memsw.limit_in_bytes")), std::to_string(100 * kMiB));
   EXPECT_EQ(host.text(std::string("/cg/cpu/") + kName + "/0/cpu.cfs_quota_us"), "100000");
   EXPECT_EQ(host.text(std::string("/cg/pids/") + kName + "/0/pids.max"), "64");
-  EXPECT_EQ(group->tasks().size(), 3u);
+  EXPECT_EQ(host.text(std::string("/cg/cpu/") + kName + "/cpu.shares"), "4096");
+  EXPECT_EQ(group->tasks().size(), 2u);
+  EXPECT_EQ(group->late_procs(), std::string("/cg/cpu/") + kName + "/0/cgroup.procs");
   EXPECT_TRUE(group->kills_one_by_one());
   EXPECT_FALSE(host.has(std::string("/cg/freezer/") + kName)) << "version 2 freezes";
 }

@@ -122,6 +122,7 @@ class FakeHost final : public Host {
   }
   Process self() override { return process; }
   bool is_alive(const Process& other) override { return alive.contains(other.pid); }
+  unsigned cpus() override { return 4; }
   bool can_enter(const std::string&, const std::string&) override { return may_enter; }
 
  private:
@@ -142,7 +143,7 @@ class FakeHost final : public Host {
         {"memory",
          {"memory.max", "memory.swap.max", "memory.oom.group", "memory.events", "memory.peak",
           "memory.stat", "memory.current"}},
-        {"cpu", {"cpu.max", "cpu.idle"}},
+        {"cpu", {"cpu.max", "cpu.idle", "cpu.weight"}},
         {"pids", {"pids.max"}}};
     for (const auto& [controller, files] : names) {
       if (controllers.find(controller) == controllers.npos) continue;
@@ -169,6 +170,7 @@ class FakeHost final : public Host {
     }
     if (controller == "cpu") show("cpu.cfs_quota_us", "-1");
     if (controller == "cpu") show("cpu.idle", "0");
+    if (controller == "cpu") show("cpu.shares", "1024");
     if (controller == "pids") show("pids.max", "max");
     if (controller == "freezer") show("freezer.state", "THAWED");
   }

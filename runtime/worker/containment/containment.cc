@@ -159,6 +159,11 @@ void Containment::set_up_version1(const Hierarchy& hierarchy) {
   use(place.cpu, features_.cpu);
   use(place.processes, features_.processes);
   use(place.freeze, features_.freeze);
+  if (place.cpu) {
+    // Beside processes that are in no group each rank counts as one of them, not all as one.
+    constexpr unsigned kSharesOfOne = 1024;
+    host_.write(place.directory + "/cpu.shares", std::to_string(kSharesOfOne * host_.cpus()));
+  }
   place.kill = false;
   place.usage = place.usage && (places_.empty() || places_.front().version == 1);
   places_.push_back(place);

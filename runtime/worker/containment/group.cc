@@ -30,6 +30,7 @@ Group::Group(Host& host, const std::vector<Place>& places, const std::string& na
       usage_(find(places, &Place::usage)) {
   for (const Place& place : places) {
     if (place.version == 2) version2_ = place.directory + "/" + name;
+    if (place.version == 1 && place.cpu) late_procs_ = path(place, "cgroup.procs");
     if (place.kill) kill_file_ = path(place, "cgroup.kill");
     if (!place.freeze) continue;
     (place.version == 2 ? freeze_file_ : freezer_state_) =
@@ -69,13 +70,12 @@ void Group::begin(const Limits& limits) {
   renew();
   tasks_.clear();
   for (const Place& place : places_) {
-    // Each costs some 25 µs: those that bound nothing are left out.
+    // Each has its cost: those that bound nothing are left out.
     const bool needed = (place.memory && limits.memory_bytes != 0) ||
-                        (place.cpu && (limits.cpus_milli != 0 || limits.idle)) ||
                         (place.processes && limits.processes != 0) || place.freeze;
     if (place.version == 1 && needed) tasks_.push_back(path(place, "tasks"));
   }
-  if (used_ && memory_ != nullptr && limits.memory_bytes != 0) {
+  if (used_ && counts_memory()) {
     if (memory_->version == 1) host_.write(path(*memory_, "memory.max_usage_in_bytes"), "0");
     if (memory_->version == 2) {
       std::string text;
@@ -93,6 +93,7 @@ void Group::renew() {
   if (cpu_ != nullptr) {
     write_cpus(limits_.cpus_milli);
     write_idle(limits_.idle);
+    write_weight(limits_.cpus_milli);
   }
   if (processes_ != nullptr && processes_written_.value_or(0) != limits_.processes) {
     const std::string value = limits_.processes == 0 ? "max" : std::to_string(limits_.processes);
@@ -107,6 +108,7 @@ void Group::lose_limits() {
   lost_ = true;
   memory_written_.reset();
   cpus_written_.reset();
+  weight_written_.reset();
   processes_written_.reset();
   idle_written_ = holds_memory_ = holds_processes_ = false;
   oom_kills_before_ = 0;
@@ -156,8 +158,19 @@ void Group::write_idle(bool idle) {
   if (cpu_->version == 1) host_.write(path(*cpu_, "cpu.shares"), idle ? "2" : "1024");
 }
 
+// Where there is too little for all, each has its part.
+void Group::write_weight(uint32_t cpus_milli) {
+  constexpr uint32_t kCpu = 1000, kLeast = 10, kMost = 64 * kCpu;
+  const uint32_t cpus = cpus_milli == 0 ? kCpu : std::clamp(cpus_milli, kLeast, kMost);
+  if (limits_.idle || weight_written_.value_or(kCpu) == cpus) return;
+  weight_written_ = cpus;
+  const bool two = cpu_->version == 2;
+  host_.write(path(*cpu_, two ? "cpu.weight" : "cpu.shares"),
+              std::to_string(two ? cpus / 10 : cpus * 1024 / kCpu));
+}
+
 uint64_t Group::total_oom_kills() {
-  if (memory_ == nullptr || limits_.memory_bytes == 0) return oom_kills_before_;
+  if (!counts_memory()) return oom_kills_before_;
   std::string text;
   host_.read(path(*memory_, memory_->version == 2 ? "memory.events" : "memory.oom_control"), text);
   return std::max(number_in(text, "oom_kill"), oom_kills_before_);
@@ -177,7 +190,7 @@ uint64_t Group::total_cpu_us() {
 // The kernel's figure has what it keeps of files, too, which it would give back when memory is
 // wanted. What is left of them at the end was there at most when it was highest.
 uint64_t Group::peak_bytes() {
-  if (memory_ == nullptr || limits_.memory_bytes == 0) return 0;
+  if (!counts_memory()) return 0;
   std::string peak_text, text;
   const bool two = memory_->version == 2;
   host_.read(path(*memory_, two ? "memory.peak" : "memory.max_usage_in_bytes"), peak_text);
@@ -200,7 +213,7 @@ Usage Group::usage(bool with_peak) {
 }
 
 bool Group::is_clean() {
-  if (memory_ == nullptr || limits_.memory_bytes == 0) return true;
+  if (!counts_memory()) return true;
   std::string text;
   const char* file = memory_->version == 2 ? "memory.current" : "memory.usage_in_bytes";
   return host_.read(path(*memory_, file), text) == 0 && number_in(text, "") <= kCleanBytes;

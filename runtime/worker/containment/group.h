@@ -52,12 +52,19 @@ class Group {
   // kernel's, where one that moves another process waits for all forks of the machine.
   const std::string& version2() const { return version2_; }
   const std::vector<std::string>& tasks() const { return tasks_; }
+  // Version 1's cpu controller costs a short program a tenth of what it costs to run, so it is
+  // entered late: the ids of its processes are written to this. Empty: there is nothing to enter.
+  const std::string& late_procs() const { return late_procs_; }
   // Empty: there is no such.
   const std::string& freeze_file() const { return freeze_file_; }      // version 2: "1", "0"
   const std::string& freezer_state() const { return freezer_state_; }  // version 1
   const std::string& kill_file() const { return kill_file_; }          // "1"
 
   bool holds_memory() const { return holds_memory_; }
+  // Its memory is counted, whether it has a limit or not.
+  bool counts_memory() const {
+    return memory_ != nullptr && !lost_ && (memory_->version == 2 || limits_.memory_bytes != 0);
+  }
   bool kills_one_by_one() const { return memory_ != nullptr && memory_->version == 1; }
   bool holds_cpu() const { return cpu_ != nullptr && !lost_; }
   bool holds_processes() const { return holds_processes_; }
@@ -76,6 +83,7 @@ class Group {
   void write_memory();
   void write_cpus(uint32_t cpus_milli);
   void write_idle(bool idle);
+  void write_weight(uint32_t cpus_milli);
   uint64_t total_oom_kills();
   uint64_t total_cpu_us();
   uint64_t peak_bytes();
@@ -84,12 +92,12 @@ class Group {
   const std::vector<Place>& places_;
   std::string name_;
   const Place *memory_ = nullptr, *cpu_ = nullptr, *processes_ = nullptr, *usage_ = nullptr;
-  std::string version2_, freeze_file_, freezer_state_, kill_file_;
+  std::string version2_, late_procs_, freeze_file_, freezer_state_, kill_file_;
   std::vector<std::string> tasks_;
   Limits limits_;
   // As they were written last; nothing: as the kernel makes them.
   std::optional<uint64_t> memory_written_;
-  std::optional<uint32_t> cpus_written_, processes_written_;
+  std::optional<uint32_t> cpus_written_, weight_written_, processes_written_;
   bool idle_written_ = false, used_ = false, lost_ = false;
   bool holds_memory_ = false, holds_processes_ = false;
   uint64_t oom_kills_before_ = 0, cpu_us_before_ = 0, peak_before_ = 0;

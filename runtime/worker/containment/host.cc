@@ -120,6 +120,10 @@ class RealHost final : public Host {
     return process.started != 0 && start_of(process.pid, *this) == process.started;
   }
 
+  unsigned cpus() override {
+    return static_cast<unsigned>(std::max(1l, ::sysconf(_SC_NPROCESSORS_ONLN)));
+  }
+
   bool can_enter(const std::string& version2, const std::string& tasks_file) override {
     long pid = -1;
     std::string procs;

@@ -28,6 +28,7 @@ class Host {
   };
   virtual Process self() = 0;
   virtual bool is_alive(const Process& process) = 0;
+  virtual unsigned cpus() = 0;
 
   // Whether a process that this one makes can be put into a version 2 cgroup (empty: not asked) and
   // by writing to a version 1 cgroup's `tasks`. Tried, as permissions tell only half.

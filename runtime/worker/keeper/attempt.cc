@@ -179,8 +179,9 @@ void Attempt::tell_to_end() {
   signal_tree(shim_, SIGTERM, scratch_pids(), kTreeCapacity);
 }
 
-void Attempt::watch_output() {
+void Attempt::note_lasting() {
   if (state_ != State::running) return;
+  if (limits_.cpus_milli != 0 || limits_.idle) enter_late();
   output_->watch();
   error_->watch();
 }

@@ -67,7 +67,8 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   pid_t launch();
   // True once the program runs (or has run).
   bool is_up() const;
-  void watch_output();
+  // It runs on: not every program does.
+  void note_lasting();
   void take_output_now();
   void stop(EndReason reason, std::string detail, std::chrono::milliseconds grace);
   // The shim has ended, and with it everything below it, unless it was killed (`clean` false).
@@ -113,6 +114,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
 
   // ---- attempt_limits.cc
   void enter_containment();
+  void enter_late();
   void leave_containment(bool clean);
   void measure();
   void blame_memory(bool killed);
@@ -148,6 +150,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
 
   containment::Group* group_ = nullptr;
   std::vector<int> cores_;
+  bool entered_late_ = false;
   uint64_t sampled_peak_bytes_ = 0, oom_kills_ = 0;
 
   // Its time, counted up to `since_` and at `pace_` percent from then on.

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <span>
 
 #include "runtime/worker/keeper/attempt.h"
 
@@ -47,6 +48,13 @@ std::string read_small(const char* path) {
   const ssize_t size = ::read(file, buffer, sizeof(buffer));
   ::close(file);
   return {buffer, size > 0 ? static_cast<size_t>(size) : 0};
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (file < 0) return;
+  [[maybe_unused]] const ssize_t written = ::write(file, text.data(), text.size());
+  ::close(file);
 }
 
 struct Resident {
@@ -101,16 +109,31 @@ void Attempt::enter_containment() {
   }
 }
 
+// What they start from then on is in it as well; what they start meanwhile is found by another
+// look.
+void Attempt::enter_late() {
+  if (entered_late_ || !contained() || group_->late_procs().empty()) return;
+  entered_late_ = true;
+  constexpr int kLooks = 4;
+  std::vector<pid_t> entered;
+  for (int look = 0; look < kLooks; ++look) {
+    const long count = collect_tree(shim_, scratch_pids(), kTreeCapacity);
+    const size_t before = entered.size();
+    for (const pid_t pid : std::span(scratch_pids(), static_cast<size_t>(count))) {
+      if (std::find(entered.begin(), entered.end(), pid) != entered.end()) continue;
+      entered.push_back(pid);
+      write_text(group_->late_procs(), std::to_string(pid));
+    }
+    if (entered.size() == before) return;
+  }
+}
+
 void Attempt::leave_containment(bool clean) {
   around_.cores.give_back(cores_, limits_.cpus_milli);
   cores_.clear();
   if (group_ == nullptr) return;
   if (!clean && !group_->kill_file().empty()) {
-    // Nobody else ends what has been left in it.
-    if (FILE* file = fopen(group_->kill_file().c_str(), "we")) {
-      fputs("1", file);
-      fclose(file);
-    }
+    write_text(group_->kill_file(), "1");  // nobody else ends what has been left in it
   }
   const bool reuse = clean && (slot_ == nullptr || contained()) && elapsed() < kShort;
   around_.containment->give_back(group_, reuse);
@@ -129,7 +152,9 @@ bool Attempt::may_multiply() const {
 
 Attempt::Watch Attempt::watch_needed() const {
   if (state_ != State::running || !is_up() || stop_reason_) return Watch::not_needed;
-  if (limits_.memory_bytes == 0) return memory_is_held() ? Watch::not_needed : Watch::now_and_then;
+  if (limits_.memory_bytes == 0) {
+    return contained() && group_->counts_memory() ? Watch::not_needed : Watch::now_and_then;
+  }
   if (!memory_is_held()) return Watch::often;
   return group_->kills_one_by_one() ? Watch::often : Watch::not_needed;
 }
@@ -190,8 +215,11 @@ void Attempt::blame_memory(bool killed) {
   if (stop_reason_) return;
   if (oom_kills_ > 0) {
     end_.reason = EndReason::out_of_memory;
-    end_.detail = "the kernel killed it: it needed more than its memory limit of " +
-                  in_words(limits_.memory_bytes) + " (it had " + in_words(end_.max_rss_bytes) + ")";
+    end_.detail = limits_.memory_bytes == 0
+                      ? "the kernel killed it for want of memory"
+                      : "the kernel killed it: it needed more than its memory limit of " +
+                            in_words(limits_.memory_bytes);
+    end_.detail += " (it had " + in_words(end_.max_rss_bytes) + ")";
   } else if (killed && around_.oom.killed_lately()) {
     end_.reason = EndReason::out_of_memory;
     end_.detail = "killed, probably because the machine ran out of memory";

@@ -61,6 +61,7 @@ void Attempt::apply_pace() {
   arm_limit();
   if (!is_up()) return;
   const bool shared_out = contained() && group_->holds_cpu();
+  if (shared_out && throttle_ < 100) enter_late();
   if (shared_out) {
     const uint32_t all = limits_.cpus_milli != 0 ? limits_.cpus_milli : around_.cpus_milli;
     group_->set_cpus(throttle_ == 100 ? limits_.cpus_milli : std::max(1u, all * throttle_ / 100));

@@ -290,7 +290,7 @@ void Keeper::arm_watch() {
     // Some are taken a little early rather than each with a timer of its own.
     Steady::time_point due = Steady::now() + kWatchAfter / 2;
     while (!unwatched_.empty() && unwatched_.front().first <= due) {
-      unwatched_.front().second->watch_output();
+      unwatched_.front().second->note_lasting();
       unwatched_.pop_front();
     }
     if (!unwatched_.empty()) arm_watch();
