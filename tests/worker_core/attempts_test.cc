@@ -37,11 +37,11 @@ TEST(WorkerAttempts, StartsWithTheGpusOfItsLease) {
   m(Connected{});
   UpdateReceived update{.number = 1};
   update.leases.push_back({key_of(0), spec_of(1000)});
-  update.leases.back().gpus = {"GPU-a", "GPU-b"};
+  update.leases.back().grant.gpus = {"GPU-a", "GPU-b"};
   m(update);
   m(Prepared{key_of(0)});
   ASSERT_EQ(m.got<Start>().size(), 1u);
-  EXPECT_THAT(m.got<Start>()[0].gpus, ElementsAre("GPU-a", "GPU-b"));
+  EXPECT_THAT(m.got<Start>()[0].grant.gpus, ElementsAre("GPU-a", "GPU-b"));
 }
 
 TEST(WorkerAttempts, StartsInLeaseOrderWithinTheCpus) {

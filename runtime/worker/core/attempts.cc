@@ -52,7 +52,7 @@ void Core::State::add_lease(const UpdateReceived::Lease& lease) {
   attempt.hold = lease.hold;
   attempt.local_rank = lease.local_rank;
   attempt.local_world_size = lease.local_world_size;
-  attempt.gpus = lease.gpus;
+  attempt.grant = lease.grant;
   leased.emplace(attempt.order, lease.key);
   if (lease.spec == nullptr) {
     end_before_start(lease.key, attempt, EndReason::inputs_unavailable,

@@ -23,6 +23,12 @@ namespace pesc::worker {
 
 using TimeMs = int64_t;
 
+// What an attempt was given beside its cpus.
+struct Grant {
+  uint64_t memory_limit_bytes = 0;  // it is ended beyond; 0: none
+  std::vector<std::string> gpus;    // uuids: those and no others
+};
+
 // The whole gang is ready.
 struct StartOrder {
   AttemptKey key;
@@ -57,7 +63,7 @@ struct UpdateReceived {
     CheckpointRef checkpoint;  // to begin from
     bool hold = false;         // of a gang: started by a StartOrder
     uint32_t local_rank = 0, local_world_size = 1;
-    std::vector<std::string> gpus = {};  // UUIDs of those that it may use
+    Grant grant;
   };
   std::vector<Lease> leases;
   struct Stop {
@@ -174,7 +180,7 @@ struct Start {
   std::string master_addr;
   uint16_t master_port = 0;
   uint32_t local_rank = 0, local_world_size = 1;
-  std::vector<std::string> gpus = {};  // UUIDs
+  Grant grant;
 };
 // Rank 0 of a gang is prepared: find a port for it.
 struct ChoosePort {

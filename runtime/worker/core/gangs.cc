@@ -42,7 +42,7 @@ void Core::State::begin_start(const AttemptKey& key, Attempt& attempt,
                               const std::string& master_addr, uint16_t master_port) {
   attempt.state = AttemptState::starting;
   out.actions.push_back(Start{key, attempt.spec, master_addr, master_port, attempt.local_rank,
-                              attempt.local_world_size, attempt.gpus});
+                              attempt.local_world_size, attempt.grant});
 }
 
 }  // namespace pesc::worker

@@ -39,7 +39,7 @@ struct Attempt {
   bool gang_ready = false;  // held, and rank 0 has its port: said in every report
   uint16_t master_port = 0;
   uint32_t local_rank = 0, local_world_size = 1;
-  std::vector<std::string> gpus;
+  Grant grant;
   uint32_t prepare_tries = 0;
   std::optional<EndReason> stop;  // asked for while it was starting, running, saving or packing
   std::string stop_detail;

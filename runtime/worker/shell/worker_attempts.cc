@@ -263,7 +263,7 @@ void WorkerShell::on(Start& action) {
   place.temporary_dir = attempt->paths.temporary;
   place.events_file = attempt->paths.events;
   Command command = make_command(*attempt->spec, attempt->key, place, base_);
-  give_gpus(*attempt, std::move(action.gpus), command.environment);
+  give_gpus(*attempt, std::move(action.grant.gpus), command.environment);
   LaunchRequest request;
   request.key = attempt->key;
   request.search_path = path_of(command, base_.path);
