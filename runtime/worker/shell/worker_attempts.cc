@@ -284,7 +284,9 @@ void WorkerShell::on(Start& action) {
                                    : kDefaultOutputLimitBytes;
   request.read_only_binds = attempt->placed.binds;
   request.idle_priority = options_.idle_priority;
-  request.memory_limit_bytes = attempt->spec->resources.memory_bytes;
+  request.memory_limit_bytes = action.grant.memory_limit_bytes != 0
+                                   ? action.grant.memory_limit_bytes
+                                   : attempt->spec->resources.memory_bytes;
   request.cpus_milli = attempt->spec->resources.cpus_milli;
   request.process_limit = kProcessLimit;
   attempt->with_keeper = attempt->running = attempt->was_started = true;
