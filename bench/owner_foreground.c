@@ -3,7 +3,7 @@
 //   calibrate SECONDS              prints how many steps one processor does in that time
 //   run STEPS PROCESSES            does them in each of so many processes at once; prints seconds
 //   reaction MACHINE KEEPER CPUS   logs somebody in on the fake MACHINE; prints the milliseconds until
-//                                  the ranks below KEEPER use a quarter of CPUS processors or less
+//                                  the ranks below KEEPER have given back their CPUS processors
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { kMostPids = 4096, kSamples = 1500, kWindow = 100, kStepUs = 2000 };
+enum { kMostPids = 4096 };
 
 static double now(void) {
   struct timespec t;
@@ -99,33 +99,34 @@ static void log_in(const char *machine) {
   if (rename(made, moved) != 0) exit(1);
 }
 
+// How long the ranks had, of the second after the login, more than they have in the end.
 static int reaction(const char *machine, int keeper, double cpus) {
   static int pids[kMostPids];
-  static double at[kSamples], used[kSamples];
   int count = add_children(keeper, pids, 0);
   for (int i = 0; i < count; ++i) count = add_children(pids[i], pids, count);
-  double first = used_by(pids, count), began = now();
-  usleep(200000);
-  if (used_by(pids, count) - first < 0.2 * (now() - began)) {
-    fprintf(stderr, "the ranks use no processors\n");
+  double used = used_by(pids, count), at = now();
+  usleep(500000);
+  const double before = (used_by(pids, count) - used) / (now() - at);
+  if (before < 0.6 * cpus) {
+    fprintf(stderr, "the ranks have %.0f %% of the processors: this machine is not quiet\n",
+            100 * before / cpus);
     return 1;
   }
+  used = used_by(pids, count);
   log_in(machine);
-  began = now();
-  for (int i = 0; i < kSamples; ++i) {
-    at[i] = now() - began;
-    used[i] = used_by(pids, count);
-    usleep(kStepUs);
+  at = now();
+  usleep(1000000);
+  const double second = now() - at, in_second = used_by(pids, count) - used;
+  used = used_by(pids, count);
+  at = now();
+  usleep(1000000);
+  const double after = (used_by(pids, count) - used) / (now() - at);
+  if (after > 0.25 * cpus) {
+    fprintf(stderr, "the ranks go on\n");
+    return 1;
   }
-  for (int i = 0; i + kWindow < kSamples; ++i) {
-    double share = (used[i + kWindow] - used[i]) / (at[i + kWindow] - at[i]) / cpus;
-    if (share <= 0.25) {
-      printf("%.0f\n", at[i] * 1000);
-      return 0;
-    }
-  }
-  fprintf(stderr, "the ranks go on\n");
-  return 1;
+  printf("%.0f\n", 1000 * (in_second - after * second) / (before - after));
+  return 0;
 }
 
 int main(int argc, char **argv) {
