@@ -110,6 +110,12 @@ class Device {
     ::close(lock_);
   }
 
+  // Empty: it can be used.
+  std::string trouble() const {
+    if (lock_ >= 0 && ::access(path_.c_str(), W_OK) == 0) return {};
+    return "cannot write to " + path_ + ": ranks of another user need " + script_.directory +
+           " with mode 777 beforehand";
+  }
   // False: not as much is free.
   bool take(uint64_t bytes, bool first) {
     ::flock(lock_, LOCK_EX);
@@ -201,6 +207,7 @@ int run(const Arguments& arguments) {
   std::printf("on %s\n", gpu->uuid.c_str());
   std::fflush(stdout);
   Device device(script, *gpu);
+  if (!device.trouble().empty()) return usage(device.trouble());
   bool first = true;
   for (const uint64_t bytes : arguments.bytes) {
     if (!device.take(bytes, std::exchange(first, false))) {

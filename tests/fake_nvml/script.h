@@ -17,7 +17,9 @@
 //   entry_bytes 32                            of processes, as the first drivers of R535 did
 //   directory /path                           of the programs' memory; default: FILE.d
 //
-// `_` in a name stands for a space. Programs say what they use in DIRECTORY/UUID/PID.
+// `_` in a name stands for a space. Programs say what they use in DIRECTORY/UUID/PID; where ranks
+// are another user's, DIRECTORY is made beforehand, with mode 777. Several workers on one machine
+// share a script, and each is told its own GPUs (pesc-worker --gpus UUID).
 #pragma once
 
 #include <cstdint>
