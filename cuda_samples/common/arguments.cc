@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <utility>
 
 #include "common/failure.h"
@@ -24,10 +25,18 @@ std::string joined(const std::vector<std::string>& values) {
   return out;
 }
 
-// The short flags of the contract, which pesc_take_args() leaves where they are.
-bool is_short_contract_flag(const char* argument) {
-  return argument[0] == '-' && argument[1] != '\0' && argument[2] == '\0' &&
-         std::strchr("acorwdtp", argument[1]) != nullptr;
+// PESC's arguments, which rank.h reads and leaves where they are. 0: none of them; 1: it stands
+// alone
+// (--rank=3); 2: its value follows; 3: all that follows is its values.
+int contract_words(const std::string& word) {
+  if (word == "-p" || word == "--parameters" || word.compare(0, 13, "--parameters=") == 0) return 3;
+  if (word.size() == 2 && word[0] == '-' && std::strchr("acorwdt", word[1]) != nullptr) return 2;
+  for (const char* name : {"--app_dir", "--checkpoint_dir", "--output_dir", "--rank",
+                           "--world_size", "--master_addr", "--master_port"}) {
+    if (word == name) return 2;
+    if (word.compare(0, std::strlen(name) + 1, std::string(name) + "=") == 0) return 1;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -112,19 +121,17 @@ const Arguments::Option* Arguments::find(const std::string& name) const {
 }
 
 bool Arguments::parse(int argc, char** argv) {
-  std::vector<char*> words(argv, argv + argc);  // rank.h moves them and ends them with a null
-  words.push_back(nullptr);
-  pesc_parse_args(argc, words.data());  // the short ones too
-  pesc_take_args(&argc, words.data());
+  pesc_parse_args(argc, argv);  // the short ones too
   for (int i = 1; i < argc; ++i) {
-    const std::string word = words[static_cast<std::size_t>(i)];
+    const std::string word = argv[i];
     if (word == "--help" || word == "-h") {
       std::fputs(help().c_str(), stdout);
       return false;
     }
-    if (is_short_contract_flag(word.c_str())) {
-      if (word == "-p") break;  // takes all that follow
-      ++i;
+    const int contract = contract_words(word);
+    if (contract == 3) break;
+    if (contract != 0) {
+      i += contract - 1;
       continue;
     }
     const std::size_t equals = word.find('=');
@@ -140,7 +147,7 @@ bool Arguments::parse(int argc, char** argv) {
     } else if (equals != std::string::npos) {
       option->set(word.substr(equals + 1));
     } else if (i + 1 < argc) {
-      option->set(words[static_cast<std::size_t>(++i)]);
+      option->set(argv[++i]);
     } else {
       refuse("--" + option->name + " needs a value");
     }

@@ -1,6 +1,7 @@
 #include "common/gpu.h"
 
 #include <cstdlib>
+#include <cstring>
 
 #include "common/failure.h"
 #include "common/text.h"
@@ -12,6 +13,7 @@ std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
+// Their messages carry CUDA's names for the errors: those PESC knows, and people search for.
 [[noreturn]] void refuse_driver() {
   int driver = 0, runtime = 0;
   (void)cudaDriverGetVersion(&driver);
@@ -19,30 +21,33 @@ std::string version_text(int version) {
   // Without any driver CUDA calls it too old as well.
   if (driver == 0) {
     throw Failure(kNoGpu,
-                  "no GPU: this computer has no NVIDIA driver (libcuda.so.1); run it on one that "
-                  "has, with pesc run --gpus 1, or try it with --cpu");
+                  "no GPU: this computer has no NVIDIA driver (cudaErrorInsufficientDriver, no "
+                  "libcuda.so.1); run it on one that has, with pesc run --gpus 1, or try it with "
+                  "--cpu");
   }
-  throw Failure(kDriverTooOld, "the NVIDIA driver is too old: it knows CUDA " +
-                                   version_text(driver) + ", the program needs " +
-                                   version_text(runtime) +
-                                   "; update the driver, or build with an older CUDA toolkit");
+  throw Failure(kDriverTooOld,
+                "the NVIDIA driver is too old (cudaErrorInsufficientDriver): it "
+                "knows CUDA " +
+                    version_text(driver) + ", the program needs " + version_text(runtime) +
+                    "; update the driver, or build with an older CUDA toolkit");
 }
 
 [[noreturn]] void refuse_no_gpu() {
   const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  throw Failure(
-      kNoGpu, std::string("no GPU that this program may use") +
-                  (visible != nullptr ? std::string(" (CUDA_VISIBLE_DEVICES is '") + visible + "')"
-                                      : std::string()) +
-                  "; ask for one with pesc run --gpus 1, or try it with --cpu");
+  std::string why = "cudaErrorNoDevice";
+  if (visible != nullptr) why += std::string("; CUDA_VISIBLE_DEVICES is '") + visible + "'";
+  throw Failure(kNoGpu, "no GPU that this program may use (" + why +
+                            "); ask for one with pesc run --gpus 1, or try it with --cpu");
 }
 
 }  // namespace
 
 void check_cuda(cudaError_t result, const char* call, const char* file, int line) {
   if (result == cudaSuccess) return;
-  const std::string what = text("%s (%s) from %s, %s:%d", cudaGetErrorString(result),
-                                cudaGetErrorName(result), call, file, line);
+  const char* const slash = std::strrchr(file, '/');
+  const std::string what =
+      text("%s (%s) from %s, %s:%d", cudaGetErrorString(result), cudaGetErrorName(result), call,
+           slash != nullptr ? slash + 1 : file, line);
   switch (result) {
     case cudaErrorInsufficientDriver:
       refuse_driver();
@@ -96,8 +101,8 @@ void require_gpu_memory(const Gpu& gpu, std::uint64_t bytes, const std::string& 
   std::size_t free = 0, total = 0;
   PESC_CUDA(cudaMemGetInfo(&free, &total));
   if (bytes <= free) return;
-  throw Failure(kGpuMemory, "too little GPU memory: " + shown_bytes(bytes) + " are needed, " +
-                                shown_bytes(free) + " of " + shown_bytes(total) +
+  throw Failure(kGpuMemory, "CUDA out of memory before it began: " + shown_bytes(bytes) +
+                                " are needed, " + shown_bytes(free) + " of " + shown_bytes(total) +
                                 " are free on GPU " + std::to_string(gpu.index) + " (" + gpu.name +
                                 "); " + remedy);
 }

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "common/failure.h"
 #include "common/stop.h"
 #include "pesc/rank.h"
 
@@ -54,6 +55,15 @@ Surroundings real_surroundings(const char* program, const char* checkpoint, cons
     std::fprintf(stderr, "%s: %s\n", program, line.c_str());
   };
   return out;
+}
+
+std::string output_directory() {
+  const std::string directory = pesc_output_dir();
+  if (access(directory.c_str(), W_OK | X_OK) != 0) {
+    throw Failure(kFailed, "the output directory " + directory +
+                               " cannot be written to: " + std::strerror(errno));
+  }
+  return directory;
 }
 
 void forget_checkpoint(const char* checkpoint) {

@@ -19,6 +19,10 @@ struct Surroundings {
 // rank: it is said on standard error. The texts must outlive what is returned.
 Surroundings real_surroundings(const char* program, const char* checkpoint, const char* doing);
 
+// The rank's output directory, if it can be written to: else Failure, before the work and not
+// after.
+std::string output_directory();
+
 // After success: the next run, in the same directory, starts from the beginning.
 void forget_checkpoint(const char* checkpoint);
 

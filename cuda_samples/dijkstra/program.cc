@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 
@@ -24,18 +25,24 @@ constexpr char kProgram[] = "dijkstra", kCheckpoint[] = "dijkstra.checkpoint";
 
 void verify(const Options& options, const Outcome& outcome) {
   (void)pesc_progress(1, "comparing with the CPU");
-  const std::string found = difference(
-      outcome.distances,
-      reference_distances(build_graph(options.graph), static_cast<std::uint32_t>(options.source)));
+  const auto source = static_cast<std::uint32_t>(options.source);
+  std::string found;
+  try {
+    found = difference(outcome.distances, reference_distances(build_graph(options.graph), source));
+  } catch (const std::bad_alloc&) {
+    throw Failure(kFailed,
+                  "--verify: the computer has too little free memory (--dry-run says what "
+                  "it needs); leave it out, or give fewer --vertices");
+  }
   if (!found.empty()) {
     throw Failure(kVerifyFailed, "--verify: " + found + "; a GPU that computes wrongly, or a bug");
   }
 }
 
-void write_results(const Options& options, const Machine& machine, const Outcome& outcome) {
+void write_results(const std::string& directory, const Options& options, const Machine& machine,
+                   const Outcome& outcome) {
   const DistancesSummary summary = summarize(outcome.distances);
   const GraphSpec& graph = options.graph;
-  const std::string directory = pesc_output_dir();
   if (!options.no_distances) {
     write_distances(directory + "/distances.bin", graph, static_cast<std::uint32_t>(options.source),
                     outcome.distances, summary);
@@ -81,6 +88,7 @@ int run(int argc, char** argv, const MachineFactory& on_gpu) {
     std::fputs(describe(options.graph, *layout).c_str(), stdout);
     return kSuccess;
   }
+  const std::string directory = output_directory();
   watch_for_stop();
   const std::unique_ptr<Machine> machine = options.cpu
                                                ? std::make_unique<Emulation>(options.graph, *layout)
@@ -90,7 +98,7 @@ int run(int argc, char** argv, const MachineFactory& on_gpu) {
   if (outcome.stopped) end_as_asked();
   obey_stop();  // what follows has no checkpoints: a signal ends it, and the search is done again
   if (options.verify) verify(options, outcome);
-  write_results(options, *machine, outcome);
+  write_results(directory, options, *machine, outcome);
   forget_checkpoint(kCheckpoint);
   (void)pesc_progress(1, "done");
   return kSuccess;

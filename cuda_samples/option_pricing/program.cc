@@ -52,9 +52,9 @@ int merge(const std::string& directory) {
   return kSuccess;
 }
 
-void write_results(const Options& options, const Record& record, const std::string& device) {
+void write_results(const std::string& directory, const Options& options, const Record& record,
+                   const std::string& device) {
   const Estimate& estimate = record.estimate;
-  const std::string directory = pesc_output_dir();
   const double rate = record.seconds > 0 ? static_cast<double>(record.paths) / record.seconds : 0;
   write_file(directory + "/estimate.txt", encode(record));
   JsonObject json;
@@ -80,6 +80,7 @@ int run(int argc, char** argv, const MachineFactory& on_gpu) {
   Options options;
   if (!parse_options(argc, argv, &options)) return kSuccess;
   if (!options.merge.empty()) return merge(options.merge);
+  const std::string directory = output_directory();
   watch_for_stop();
   const Model model = prepare(options.contract, options.stream);
   const std::unique_ptr<Machine> machine = options.cpu
@@ -92,7 +93,7 @@ int run(int argc, char** argv, const MachineFactory& on_gpu) {
     const std::string trouble = check(options, *machine, record.estimate);
     if (!trouble.empty()) throw Failure(kVerifyFailed, "--verify: " + trouble);
   }
-  write_results(options, record, machine->device());
+  write_results(directory, options, record, machine->device());
   forget_checkpoint(kCheckpoint);
   (void)pesc_progress(1, "done");
   return kSuccess;

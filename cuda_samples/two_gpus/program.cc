@@ -48,9 +48,9 @@ void verify(const Options& options, const State& state, const MachineFactory& on
   }
 }
 
-void write_results(const Options& options, const State& state, const std::string& device) {
+void write_results(const std::string& directory, const Options& options, const State& state,
+                   const std::string& device) {
   const Plate& plate = options.plate;
-  const std::string directory = pesc_output_dir();
   const double updates = static_cast<double>(plate.width) * static_cast<double>(plate.height) *
                          static_cast<double>(state.iterations);
   const double rate = state.seconds > 0 ? updates / state.seconds : 0;
@@ -84,6 +84,7 @@ int run(int argc, char** argv, const MachineFactory& on_gpus) {
   if (options.cpu && options.verify == "gpu") {
     throw Failure(kUsage, "--verify gpu needs GPUs, and --cpu uses none; try --verify cpu");
   }
+  const std::string directory = output_directory();
   watch_for_stop();
   std::unique_ptr<Machine> machine =
       options.cpu ? std::make_unique<Emulation>(options.plate, 2) : on_gpus(options.plate, 2);
@@ -94,7 +95,7 @@ int run(int argc, char** argv, const MachineFactory& on_gpus) {
   const std::string device = machine->device();
   machine.reset();  // the comparison may need its memory
   if (options.verify != "none") verify(options, state, on_gpus);
-  write_results(options, state, device);
+  write_results(directory, options, state, device);
   forget_checkpoint(kCheckpoint);
   (void)pesc_progress(1, "done");
   return kSuccess;

@@ -128,7 +128,15 @@ TEST(Arguments, PescsOwnAreNoneOfTheProgramsBusiness) {
                                             "nonsense"});
   EXPECT_EQ(options.graph.vertices, 7U);
   EXPECT_EQ(pesc_rank(), 4);
+  EXPECT_EQ(pesc_parameter_count(), 2);
+}
+
+TEST(Arguments, ParametersEndTheProgramsOwn) {
   EXPECT_EQ(parsed({"--vertices", "7", "-p", "--vertices", "nonsense"}).graph.vertices, 7U);
+}
+
+TEST(Arguments, TheLastWordMayBeAFlagOfPescs) {
+  EXPECT_EQ(parsed({"--vertices", "7", "--rank"}).graph.vertices, 7U);
 }
 
 TEST(Arguments, HelpNamesAllOfThem) {

@@ -93,8 +93,12 @@ mkdir full
 expect 1 sh -c "trap '' XFSZ; ulimit -f 16; exec dijkstra $small --cpu -o full"
 says "full/distances.bin cannot be written: File too large"
 equal "$(ls full)" ""
-expect 1 dijkstra $small --cpu -o /proc/none
-says "/proc/none/distances.bin cannot be created"
+for program in dijkstra option_pricing two_gpus; do # before the work, and before a GPU is looked for
+  expect 1 $program -o /proc/none
+  says "the output directory /proc/none cannot be written to: No such file or directory"
+done
+expect 1 sh -c "ulimit -v 1000000; exec dijkstra --cpu --vertices 100000000"
+says "too little free memory"
 expect 1 sh -c "exec dijkstra --cpu --vertices 10 -o of >/dev/full"
 says "standard output cannot be written"
 
