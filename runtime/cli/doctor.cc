@@ -12,13 +12,13 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "model/job_spec.h"
 #include "rpc/credentials.h"
-#include "runtime/worker/owner/probes.h"
+#include "runtime/worker/containment/containment.h"
 #include "runtime/worker/gpu/gpu_findings.h"
+#include "runtime/worker/owner/probes.h"
 
 extern char** environ;
 
@@ -94,23 +94,28 @@ void coordinator(const Common& common, Findings& out) {
                  fmt::format("{} answers, {} workers attached", (*named)->address, attached)});
 }
 
-void cgroups(Findings& out) {
-  std::ifstream self("/proc/self/cgroup");
-  std::string line, v2_path;
-  while (std::getline(self, line)) {
-    if (line.starts_with("0::")) v2_path = line.substr(3);
-  }
-  for (const char* root : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
-    fs::path own = fs::path(root) / fs::path(v2_path).relative_path();
-    if (fs::exists(own / "cgroup.procs") && access((own / "cgroup.procs").c_str(), W_OK) == 0 &&
-        access(own.c_str(), W_OK) == 0) {
-      out.push_back({"cgroup v2", Verdict::good, "delegated at " + own.string()});
-      return;
-    }
-  }
-  out.push_back({"cgroup v2", Verdict::lacking,
-                 "not delegated to this user: the keeper ends a rank's processes by following them "
-                 "(systemd: Delegate=yes in the worker's unit)"});
+// What a worker that this user starts here would have (docs/containment.md).
+void containment_here(Findings& out) {
+  const containment::Containment trial(containment::Mode::automatic);
+  const containment::Features& has = trial.features();
+  const auto by = [](int version, const char* otherwise) {
+    return version == 0 ? std::string(otherwise) : fmt::format("cgroup v{}", version);
+  };
+  const bool limits = has.memory != 0 && has.cpu != 0 && has.processes != 0;
+  std::string text = fmt::format(
+      "memory: {}; cpus: {}; processes: {}", by(has.memory, "looked at every 0.2 s"),
+      by(has.cpu, "bound to cores"),
+      by(has.processes, geteuid() == 0 ? "a limit of the ranks' user" : "looked at every 0.2 s"));
+  if (!limits) text += fmt::format(" ({}; systemd: Delegate=yes in its unit)", trial.lacking());
+  out.push_back({"limits of a rank", limits ? Verdict::good : Verdict::lacking, text});
+  const bool ends = has.kill != 0 || has.freeze != 0;
+  text =
+      "every rank has a keeper and a reaper that follows its processes, those that change session "
+      "or parent as well; if both are killed at once, ";
+  text += ends ? fmt::format("the next keeper ends what they leave ({})",
+                             by(has.kill != 0 ? has.kill : has.freeze, ""))
+               : "what the rank had started stays: that takes a cgroup";
+  out.push_back({"clean-up", ends ? Verdict::good : Verdict::lacking, text});
 }
 
 bool can_unshare(const char* flags) {
@@ -137,25 +142,19 @@ void isolation(Findings& out) {
                  root
                      ? "a worker started as root runs its ranks as another (--run-as USER)"
                      : "a worker of this user runs ranks as this user: they can read what it can"});
-  out.push_back(
-      {"clean-up", Verdict::good,
-       "every rank has a keeper and a reaper that follows its processes, those that "
-       "change session or parent as well; if the keeper is killed, the reaper ends them"});
 }
 
 void gpus(Findings& out) {
   constexpr uint64_t kLimitMs = 10'000;  // the first program to ask may wait for the driver to wake
   for (const worker::GpuFinding& finding : worker::find_gpus("", kLimitMs)) {
-    out.push_back(
-        {finding.subject, finding.good ? Verdict::good : Verdict::lacking, finding.text});
+    out.push_back({finding.subject, finding.good ? Verdict::good : Verdict::lacking, finding.text});
   }
 }
 
 // What a worker's [owner] table could go by here.
 void owner(Findings& out) {
   for (const worker::owner::Sight& sight : worker::owner::what_is_seen("/")) {
-    out.push_back(
-        {sight.subject, sight.seen ? Verdict::good : Verdict::lacking, sight.text});
+    out.push_back({sight.subject, sight.seen ? Verdict::good : Verdict::lacking, sight.text});
   }
 }
 
@@ -187,7 +186,7 @@ int doctor(const Common& common) {
   embedded_run(findings);
   coordinator(common, findings);
   isolation(findings);
-  cgroups(findings);
+  containment_here(findings);
   gpus(findings);
   owner(findings);
   limits(findings);
