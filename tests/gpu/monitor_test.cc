@@ -86,6 +86,7 @@ TEST_F(Monitor, TellsChangesAndNotNoise) {
   loop_.wait(gpus->read_now());
   EXPECT_EQ(changes_, 1);
   EXPECT_EQ(gpus->gpus()[0].taken_bytes, 510 * kMiB) << "who asks is told";
+  EXPECT_EQ(gpus->told()[0].taken_bytes, 500 * kMiB);
   script_->say(driver_reading({gpu_reading(kOne, 12 * kGiB, 540 * kMiB)}));
   loop_.wait(gpus->read_now());
   EXPECT_EQ(changes_, 2) << "small steps add up";

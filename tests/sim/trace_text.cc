@@ -160,6 +160,7 @@ std::string text(const wo::Adopted& e) {
 }
 std::string text(const wo::KeeperLost&) { return "keeper lost"; }
 std::string text(const wo::BusyChanged& e) { return "busy: " + e.busy; }
+std::string text(const wo::ReportWanted&) { return "report wanted"; }
 std::string text(const wo::DrainRequested&) { return "drain"; }
 std::string text(const wo::TimerFired&) { return "timer"; }
 

@@ -384,6 +384,17 @@ TEST(WorkerAttempts, ABusyWorkerGivesBackWhatHasNotStartedAndSaysSoAtOnce) {
   EXPECT_THAT(m.keys<Start>(), ElementsAre(key_of(4)));
 }
 
+TEST(WorkerAttempts, AWantedReportIsSentAtOnceAndOnce) {
+  Machine m;
+  m(ReportWanted{});
+  EXPECT_THAT(m.got<SendReport>(), IsEmpty()) << "there is nobody to tell";
+  m(Connected{5000});
+  m(ReportWanted{});
+  EXPECT_EQ(m.got<SendReport>().size(), 1u);
+  m(TimerFired{});
+  EXPECT_THAT(m.got<SendReport>(), IsEmpty());
+}
+
 TEST(WorkerAttempts, AnIdleWorkerIsDrainedAtOnce) {
   Machine m;
   m(DrainRequested{});

@@ -285,6 +285,8 @@ void Core::State::on(const BusyChanged& e, TimeMs) {
   if (!busy.empty()) give_back_unstarted(busy_detail(busy));
 }
 
+void Core::State::on(const ReportWanted&, TimeMs) { say_busy = true; }
+
 // Another worker may have time for them.
 void Core::State::give_back_unstarted(const std::string& why) {
   for (auto& [key, attempt] : attempts) {

@@ -154,13 +154,15 @@ struct KeeperLost {};
 struct BusyChanged {
   std::string busy;
 };
+// What goes with every report has changed: the next one is sent at once.
+struct ReportWanted {};
 struct DrainRequested {};  // no new starts; ends when nothing is left (SIGTERM to the worker)
 struct TimerFired {};
 
 using Event = std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed,
                            Started, Exited, Packed, PackFailed, CheckpointMarked, CheckpointSaved,
                            PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
-                           BusyChanged, DrainRequested, TimerFired>;
+                           BusyChanged, ReportWanted, DrainRequested, TimerFired>;
 
 // ---- actions
 // --------------------------------------------------------------------------------------

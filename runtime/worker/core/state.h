@@ -75,7 +75,7 @@ struct Core::State {
   uint32_t adopted_excess_milli = 0;
   bool draining = false, drained = false;
   std::string busy;                                 // empty: ranks may be started
-  bool say_busy = false;                            // that has changed
+  bool say_busy = false;                            // that has changed, or what the shell adds
   std::set<std::pair<TimeMs, AttemptKey>> save_at;  // when a save may be due
   bool say_ready = false;                           // a held attempt has become ready
 
@@ -113,6 +113,7 @@ struct Core::State {
   void on(const Adopted& e, TimeMs now);
   void on(const KeeperLost& e, TimeMs now);
   void on(const BusyChanged& e, TimeMs now);
+  void on(const ReportWanted& e, TimeMs now);
   void on(const DrainRequested& e, TimeMs now);
   void on(const TimerFired& e, TimeMs now);
   // After each event: starts, prepares and reports whatever it made possible.

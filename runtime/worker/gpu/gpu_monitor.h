@@ -31,6 +31,9 @@ class GpuMonitor {
 
   const GpuSnapshot& snapshot() const { return snapshot_; }
   std::vector<Gpu> gpus() const { return snapshot_.list(); }
+  // As on_change() told them last: the same until it tells again. For messages: others' memory
+  // changes a little with each reading.
+  const std::vector<Gpu>& told() const { return told_; }
   const GpuUsage& usage() const { return usage_; }
 
   // When what gpus() says has changed by more than noise; never from within a call.

@@ -49,6 +49,7 @@ std::vector<std::string> read_gpus(const ShellAttempt& attempt) {
 void WorkerShell::open_gpus() {
   if (!options_.gpus) return;
   gpus_ = std::make_unique<GpuMonitor>(loop_, *options_.gpus);
+  gpus_->on_change([this] { push(ReportWanted{}); });
 }
 
 // The coordinator is told of the worker when it is known what it has; a driver that hangs is not
