@@ -11,6 +11,7 @@ namespace pesc::coordinator {
 namespace {
 
 struct FakeWorker {
+  bool paused = false;
   WorkerInfo info;
   uint64_t session = 0;  // 0: not attached
   uint64_t last_update = 0;
@@ -110,7 +111,8 @@ class History {
       case 11:
         return save(workers_[pick(4)]);
       case 12:
-        return chance(20) ? drain(pick(4), chance(40)) : save(workers_[pick(4)]);
+        if (chance(20)) return drain(pick(4), chance(40));
+        return chance(20) ? pause(pick(4), chance(40)) : save(workers_[pick(4)]);
       default:
         return finish_one(workers_[pick(4)]);
     }
@@ -166,8 +168,13 @@ class History {
     worker.last_update = 0;
     const AnswerAttach answer = h_.attach(worker.session, worker.info, worker.holding());
     ASSERT_TRUE(answer.status.ok());
+    worker.paused = answer.paused;
     obey(worker, answer.stop);
     after();
+    for (const FakeWorker& one : workers_) {
+      if (one.session == 0) continue;
+      EXPECT_EQ(one.paused, paused_.contains(one.info.id)) << "every worker knows its orders";
+    }
   }
 
   void disconnect(FakeWorker& worker) {
@@ -226,6 +233,11 @@ class History {
     after();
   }
 
+  void pause(uint64_t worker, bool wanted) {
+    h_.step(WorkerPaused{1, to_string(workers_[worker].info.id), wanted});
+    after();
+  }
+
   void finish_one(FakeWorker& worker) {
     if (worker.running.empty()) return;
     auto it = std::next(worker.running.begin(), pick(uint32_t(worker.running.size())));
@@ -238,6 +250,8 @@ class History {
     if (worker.session == 0) return;
     WorkerReported event{1,  worker.session, worker.holding(), worker.last_update, {}, {},
                          {}, h_.unix_ms};
+    if (!healing_ && chance(5)) worker.info.busy = worker.info.busy.empty() ? "its owner" : "";
+    event.busy = worker.info.busy;
     for (const auto& [key, outcome] : worker.finished) event.finished.push_back({key, outcome});
     h_.step(event);
     const AnswerReport answer = h_.actions<AnswerReport>().at(0);
@@ -260,8 +274,15 @@ class History {
     }
     std::vector<AttemptKey> holding = worker.holding();
     holding.push_back(key);
-    h_.step(WorkerReported{
-        1, worker.session, holding, worker.last_update, {}, {{key, 0.5, "x"}}, {}, h_.unix_ms});
+    h_.step(WorkerReported{1,
+                           worker.session,
+                           holding,
+                           worker.last_update,
+                           {},
+                           {{key, 0.5, "x"}},
+                           {},
+                           h_.unix_ms,
+                           worker.info.busy});
     after();
   }
 
@@ -285,6 +306,11 @@ class History {
       if (lost_sessions_.count(worker.session) > 0) continue;
       EXPECT_EQ(update.number, worker.last_update + 1);
       worker.last_update = update.number;
+      if (!update.leases.empty()) {
+        EXPECT_EQ(worker.info.busy, "") << "it has said that it takes none";
+        EXPECT_FALSE(ordered_.contains(worker.info.id)) << "it is paused, or drains";
+      }
+      if (update.paused) worker.paused = *update.paused;
       for (const LeaseGrant& lease : update.leases) worker.running.insert(lease.key);
       obey(worker, update.stop);
     }
@@ -320,6 +346,11 @@ class History {
             << "begins from what is not kept";
       }
       EXPECT_EQ(final_.count(rank_name(leased->key)), 0u) << "leased after its end";
+    } else if (const auto* order = std::get_if<WorkerDraining>(&record)) {
+      ordered_.erase(order->worker);
+      paused_.erase(order->worker);
+      if (order->draining || order->paused) ordered_.insert(order->worker);
+      if (order->paused) paused_.insert(order->worker);
     } else if (const auto* saved = std::get_if<CheckpointKept>(&record)) {
       EXPECT_EQ(final_.count(rank_name(saved->key)), 0u) << "kept after its end";
       uint32_t& highest = checkpoints_[rank_name(saved->key)];
@@ -347,9 +378,10 @@ class History {
   // Faults stop: within a bound every job is final.
   void heal() {
     healing_ = true;
-    for (uint64_t n = 0; n < workers_.size(); ++n) drain(n, false);
+    for (uint64_t n = 0; n < workers_.size(); ++n) pause(n, false);
     for (FakeWorker& worker : workers_) {
       worker.info.cpus_milli = 4000;
+      worker.info.busy.clear();
       connect(worker);
     }
     for (int turn = 0; turn < 5000 && !testing::Test::HasFailure(); ++turn) {
@@ -382,6 +414,7 @@ class History {
   Harness h_;
   std::vector<FakeWorker> workers_;
   std::set<uint64_t> lost_sessions_, cancelled_;
+  std::set<WorkerId> ordered_, paused_;
   std::set<std::string> final_;
   std::map<std::string, uint32_t> highest_, checkpoints_;
   std::map<std::string, std::set<uint32_t>> kept_;
