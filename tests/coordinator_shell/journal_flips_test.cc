@@ -102,7 +102,7 @@ class FlippedBits : public ::testing::Test {
     ASSERT_FALSE(std::filesystem::exists(options_.path.string() + "-wal"));
     ASSERT_EQ(open(&original_), absl::OkStatus());
     outputs_ = outputs();
-    ASSERT_EQ(outputs_.size(), 100u);
+    ASSERT_EQ(outputs_.size(), 200u) << "100 outputs, and as many decided ranks";
   }
   static void add_job(std::vector<Record>& batch, JobId id, uint32_t ranks) {
     batch.push_back(JobAdded{id, "ann", std::make_shared<const JobSpec>(simple_spec(ranks)), 1234});
