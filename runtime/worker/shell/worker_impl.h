@@ -159,6 +159,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void pace(const AttemptKey& key);
   std::string busy() override { return core_->busy(); }
   void on_pause(bool paused) override;
+  std::vector<Gpu> offered_gpus() const;
 
   // ---- worker_gpus.cc
   void open_gpus();
@@ -197,6 +198,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::unique_ptr<KeeperClient> keeper_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<owner::Monitor> monitor_;  // null: nobody else has this machine
+  std::vector<std::string> full_gpus_;       // as the monitor said last
   std::unique_ptr<GpuMonitor> gpus_;         // null: no driver is asked
   std::optional<protocol::Blobs::Client> blobs_;
   uint64_t session_number_ = 0;  // what an earlier session left under way is not listened to

@@ -20,6 +20,16 @@ void WorkerShell::open_monitor() {
   if (settings.pause_file.empty()) settings.pause_file = state_dir_ / "pause";
   monitor_ = std::make_unique<owner::Monitor>(
       loop_, std::move(settings), [this](const owner::Verdict& verdict) { on_verdict(verdict); });
+  monitor_->set_gpus([this] {
+    std::vector<owner::GpuUse> uses;
+    if (!gpus_) return uses;
+    for (const Gpu& gpu : gpus_->gpus()) {
+      if (gpu.memory_bytes == 0) continue;
+      uses.push_back({gpu.uuid, 100.0 * static_cast<double>(gpu.taken_bytes) /
+                                    static_cast<double>(gpu.memory_bytes)});
+    }
+    return uses;
+  });
   struct stat info {};
   monitor_->order_pause(::lstat((state_dir_ / kOrderFile).c_str(), &info) == 0);
   monitor_->start();
@@ -28,6 +38,7 @@ void WorkerShell::open_monitor() {
 
 void WorkerShell::on_verdict(const owner::Verdict& verdict) {
   push(BusyChanged{verdict.busy});
+  if (std::exchange(full_gpus_, verdict.full_gpus) != verdict.full_gpus) push(ReportWanted{});
   for (const auto& [key, attempt] : attempts_) {
     if (attempt->running) pace(key);
   }
@@ -44,6 +55,20 @@ void WorkerShell::pace(const AttemptKey& key) {
   UpdateReceived update;
   update.stop.push_back({key, EndReason::vacated});
   push(std::move(update));
+}
+
+// What the coordinator may lease: one that others fill takes no new ranks.
+std::vector<Gpu> WorkerShell::offered_gpus() const {
+  std::vector<Gpu> gpus = gpus_ ? gpus_->gpus() : std::vector<Gpu>();
+  if (!monitor_) return gpus;
+  for (const std::string& full : monitor_->verdict().full_gpus) {
+    for (Gpu& gpu : gpus) {
+      if (gpu.uuid != full || !gpu.trouble.empty()) continue;
+      gpu.trouble = "others use more than " +
+                    std::to_string(options_.owner->policy.gpu_memory_limit) + " % of its memory";
+    }
+  }
+  return gpus;
 }
 
 void WorkerShell::on_pause(bool paused) {
