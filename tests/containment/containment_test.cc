@@ -277,6 +277,18 @@ TEST_F(Hybrid, EachVersionDoesWhatItCan) {
   EXPECT_FALSE(host.has(std::string("/cg/freezer/") + kName)) << "version 2 freezes";
 }
 
+TEST_F(Hybrid, AfterAnIdleOneTheWeightIsBack) {
+  Containment containment(Mode::automatic, host);
+  const std::string directory = std::string("/cg/cpu/") + kName;
+  containment.give_back(containment.take({0, 2000, 0, true}), true);
+  EXPECT_EQ(host.text(directory + "/cpu.idle"), "1");
+  host.set(directory + "/cpu.shares", "1024");
+  containment.take({0, 2000, 0, false});
+  EXPECT_EQ(host.text(directory + "/cpu.idle"), "0");
+  EXPECT_EQ(host.text(directory + "/cpu.shares"), "4096");
+  EXPECT_EQ(host.text(directory + "/0/cpu.shares"), "2048");
+}
+
 TEST_F(Hybrid, OnlyWhatBoundsSomethingIsEntered) {
   Containment containment(Mode::automatic, host);
   EXPECT_EQ(containment.take({0, 0, 64, false})->tasks().size(), 1u);

@@ -50,12 +50,12 @@ int allocate(const char* mib, bool stays) {
   return 0;
 }
 
-// Several processes with so much each, at the same time and for most of a second.
+// Several processes with so much each, at the same time and for a while.
 int allocate_in_children(const char* children, const char* mib) {
   for (int i = 0; i < atoi(children); ++i) {
     if (fork() != 0) continue;
     touch(strtoul(mib, nullptr, 10));
-    spin_until(seconds(CLOCK_MONOTONIC) + 0.8);
+    spin_until(seconds(CLOCK_MONOTONIC) + 1.5);
     _exit(0);
   }
   while (wait(nullptr) > 0 || errno == EINTR) {

@@ -159,11 +159,7 @@ void Containment::set_up_version1(const Hierarchy& hierarchy) {
   use(place.cpu, features_.cpu);
   use(place.processes, features_.processes);
   use(place.freeze, features_.freeze);
-  if (place.cpu) {
-    // Beside processes that are in no group each rank counts as one of them, not all as one.
-    constexpr unsigned kSharesOfOne = 1024;
-    host_.write(place.directory + "/cpu.shares", std::to_string(kSharesOfOne * host_.cpus()));
-  }
+  if (place.cpu) write_weight(place);
   place.kill = false;
   place.usage = place.usage && (places_.empty() || places_.front().version == 1);
   places_.push_back(place);
@@ -236,11 +232,21 @@ Group* Containment::take(const Limits& limits) {
   return taken_.back().get();
 }
 
-// Towards those outside all ranks together count as one.
+// In version 1 ranks may be beside processes that are in no group: each counts as one of those, not
+// all of them as one.
+void Containment::write_weight(const Place& place) {
+  constexpr unsigned kSharesOfOne = 1024;
+  if (place.version != 1) return;
+  host_.write(place.directory + "/cpu.shares", std::to_string(kSharesOfOne * host_.cpus()));
+}
+
+// Towards those outside all ranks together are one group.
 void Containment::write_idle(bool idle) {
   idle_ = idle;
   for (const Place& place : places_) {
-    if (place.cpu) host_.write(place.directory + "/cpu.idle", idle ? "1" : "0");
+    if (!place.cpu) continue;
+    host_.write(place.directory + "/cpu.idle", idle ? "1" : "0");
+    if (!idle) write_weight(place);
   }
 }
 

@@ -64,6 +64,7 @@ class Containment {
   void note_lacking(const std::string& why);
   void retry_removals();
   void write_idle(bool idle);
+  void write_weight(const Place& place);
 
   const Mode mode_;
   Host& host_;

@@ -152,6 +152,7 @@ void Group::write_cpus(uint32_t cpus_milli) {
 void Group::write_idle(bool idle) {
   if (idle_written_ == idle) return;
   idle_written_ = idle;
+  weight_written_.reset();  // the kernel sets it back
   if (host_.write(path(*cpu_, "cpu.idle"), idle ? "1" : "0") == 0) return;
   // Before Linux 5.15: the least weight.
   if (cpu_->version == 2) host_.write(path(*cpu_, "cpu.weight"), idle ? "1" : "100");

@@ -75,6 +75,8 @@ class Group {
   uint64_t oom_kills();
   // Since begin(). `with_peak`: that as well, which costs more.
   Usage usage(bool with_peak);
+  // Its peak can be set back, so that the next attempt's is known whatever this one's was.
+  bool measures_anew() const { return memory_ == nullptr || memory_->version == 1; }
   // Little of what was charged to it is left, so that another attempt may have it.
   bool is_clean();
 

@@ -16,8 +16,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// The directories of a cgroup cost more to make than a short program costs to run. What ran for
-// longer gets new ones each time: nothing is left over in those.
+// The directories of a cgroup cost more to make than a short program costs to run. Where the peak
+// of one attempt hides that of the next, what ran for longer gets new ones.
 constexpr milliseconds kShort{1'000};
 // The peak of a program that was shorter is what the kernel says of its largest process.
 constexpr milliseconds kMeasured{50};
@@ -135,7 +135,8 @@ void Attempt::leave_containment(bool clean) {
   if (!clean && !group_->kill_file().empty()) {
     write_text(group_->kill_file(), "1");  // nobody else ends what has been left in it
   }
-  const bool reuse = clean && (slot_ == nullptr || contained()) && elapsed() < kShort;
+  const bool measurable = elapsed() < kShort || group_->measures_anew();
+  const bool reuse = clean && (slot_ == nullptr || contained()) && measurable;
   around_.containment->give_back(group_, reuse);
   group_ = nullptr;
 }
