@@ -184,6 +184,9 @@ Scenario make_scenario(uint64_t seed) {
   for (int64_t i = 0; i < jobs; ++i) {
     scenario.jobs.push_back(make_job(random, scenario, static_cast<uint64_t>(i), large && i == 0));
   }
+  // Of a generator of its own: what else a seed plays is as it was without owners.
+  Random owners(seed ^ 0x0BE5C0DEull);
+  scenario.faults.owner_ms = maybe(owners, 0.2, 30'000, 200'000);
   return scenario;
 }
 

@@ -48,7 +48,7 @@ struct FaultPlan {
   TimeMs cut_ms = 0, away_ms = 0, coordinator_crash_ms = 0, daemon_crash_ms = 0, reboot_ms = 0,
          keeper_loss_ms = 0, drain_ms = 0, commit_crash_ms = 0, disk_full_ms = 0,
          sync_failure_ms = 0, worker_disk_full_ms = 0, sleep_ms = 0, wall_jump_ms = 0,
-         order_drain_ms = 0, damage_ms = 0;
+         order_drain_ms = 0, damage_ms = 0, owner_ms = 0;
   double power_fails = 0;   // a crash of the coordinator takes what was not synced
   double lose_message = 0;  // of a user's call: the request, or the answer
   double cut_in_call = 0;   // the link, while a result is being reported

@@ -25,6 +25,7 @@ constexpr Kind kKinds[] = {
     {"keeper loss", &FaultPlan::keeper_loss_ms},
     {"daemon drain", &FaultPlan::drain_ms},
     {"ordered drain", &FaultPlan::order_drain_ms},
+    {"owner comes", &FaultPlan::owner_ms},
     {"coordinator's disk full", &FaultPlan::disk_full_ms},
     {"sync failure", &FaultPlan::sync_failure_ms},
     {"worker's disk full", &FaultPlan::worker_disk_full_ms},

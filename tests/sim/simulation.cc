@@ -95,6 +95,10 @@ void Simulation::plan_faults() {
     play_.world.after(fault_random_.between(0, play_.scenario.faults.phase_ms),
                       [&worker] { worker->vanish(); });
   }
+  repeat(play_.scenario.faults.owner_ms, [this](Random& random) {
+    const TimeMs stay_ms = random.between(1'000, 120'000);
+    any_worker(random).owner_comes(stay_ms, random.chance(0.3));
+  });
 }
 
 void Simulation::plan_worker_faults() {

@@ -56,6 +56,7 @@ Bytes encode_attach(const AttachRequest& request) {
   info.setAdvertise(request.info.advertise);
   info.setSoftware(request.info.software);
   info.setMachine(request.info.machine);
+  info.setBusy(as_data(request.info.busy));
   encode_list(root.initHolding(request.holding.size()), request.holding);
   return to_bytes(message);
 }
@@ -75,6 +76,7 @@ absl::StatusOr<AttachRequest> decode_attach(const Bytes& bytes) {
   request.info.advertise = info.getAdvertise().cStr();
   request.info.software = info.getSoftware().cStr();
   request.info.machine = info.getMachine().cStr();
+  request.info.busy = as_view(info.getBusy());
   return request;
 }
 
@@ -96,11 +98,12 @@ absl::StatusOr<AttachAnswer> decode_attach_answer(const Bytes& bytes) {
   return AttachAnswer{root.getLeaseMs(), root.getHeartbeatMs(), *std::move(stop)};
 }
 
-Bytes encode_report(const worker::SendReport& report) {
+Bytes encode_report(const worker::SendReport& report, const std::string& busy) {
   capnp::MallocMessageBuilder message;
   auto root = message.initRoot<protocol::WorkerSession::ReportParams>();
   encode_list(root.initHolding(report.holding.size()), report.holding);
   root.setLastUpdate(report.last_update);
+  root.setBusy(as_data(busy));
   auto finished = root.initFinished(report.finished.size());
   for (unsigned i = 0; i < finished.size(); ++i) {
     protocol::encode(finished[i].initKey(), report.finished[i].key);
@@ -129,6 +132,7 @@ absl::StatusOr<coordinator::WorkerReported> decode_report(const Bytes& bytes) {
   if (!holding.ok()) return holding.status();
   report.holding = *std::move(holding);
   report.last_update = root.getLastUpdate();
+  report.busy = as_view(root.getBusy());
   for (auto one : root.getFinished()) {
     auto key = protocol::decode(one.getKey());
     if (!key.ok()) return key.status();

@@ -34,7 +34,7 @@ Bytes encode_attach_answer(const coordinator::AnswerAttach& answer,
 absl::StatusOr<AttachAnswer> decode_attach_answer(const Bytes& bytes);
 
 // request, session and unix_ms are not on the wire: the receiver adds them.
-Bytes encode_report(const worker::SendReport& report);
+Bytes encode_report(const worker::SendReport& report, const std::string& busy);
 absl::StatusOr<coordinator::WorkerReported> decode_report(const Bytes& bytes);
 
 struct ReportAnswer {

@@ -259,7 +259,7 @@ void WorkerHost::send_report(const wo::SendReport& action) {
   if (connection_ == nullptr || !attached_) return;
   const uint64_t call = ++last_call_;
   for (const auto& one : action.finished) calls_[call].push_back(one.key);
-  connection_->send_to_server({MessageKind::report, call, encode_report(action)});
+  connection_->send_to_server({MessageKind::report, call, encode_report(action, core_->busy())});
   const FaultPlan& faults = play_.scenario.faults;
   if (action.finished.empty() || !play_.goes_wrong(faults.cut_in_call)) return;
   // Somewhere on its way there, in the commit, or on the answer's way back.
@@ -318,6 +318,7 @@ void WorkerHost::try_connect() {
   request.info.memory_bytes = 1ull << 34;
   request.info.advertise = plan_.name + ".lab";
   request.info.machine = plan_.name + "'s machine";
+  request.info.busy = core_->busy();
   request.holding = core_->holding();
   connection_->send_to_server({MessageKind::attach, 0, encode_attach(request)});
 }
@@ -466,6 +467,20 @@ void WorkerHost::lose_keeper() {
   step(wo::KeeperLost{});
 }
 
+void WorkerHost::owner_comes(TimeMs stay_ms, bool vacates) {
+  if (core_ == nullptr) return;
+  play_.world.trace([&] { return plan_.name + "'s owner comes"; });
+  step(wo::BusyChanged{"its owner is here"});
+  if (vacates) {
+    wo::UpdateReceived update;
+    for (const AttemptKey& key : running()) update.stop.push_back({key, EndReason::vacated});
+    step(update);
+  }
+  play_.world.after(stay_ms, [this, life = life_] {
+    if (life == life_) step(wo::BusyChanged{});
+  });
+}
+
 void WorkerHost::drain() { step(wo::DrainRequested{}); }
 
 void WorkerHost::vanish() {
@@ -480,6 +495,7 @@ void WorkerHost::heal() {
   unreachable_ = disk_full_ = false;
   ++away_;
   start_daemon();  // one that is down comes back now
+  if (core_ != nullptr && !core_->busy().empty()) step(wo::BusyChanged{});
 }
 
 std::string WorkerHost::leftovers() const {

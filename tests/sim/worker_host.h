@@ -25,6 +25,8 @@ class WorkerHost {
   void crash_daemon(TimeMs down_ms);
   void reboot(TimeMs down_ms);
   void lose_keeper();
+  // Nothing new meanwhile; what runs runs on, or goes elsewhere.
+  void owner_comes(TimeMs stay_ms, bool vacates);
   void drain();  // an orderly stop; the daemon starts again when it is done
   void cut_link();
   void go_away(TimeMs away_ms);
