@@ -454,6 +454,25 @@ TEST(Busy, AWorkerGetsNothingUntilItSaysOtherwise) {
   EXPECT_EQ(worker(h, 1).trouble, "");
 }
 
+TEST(Busy, IsAReasonOfWhatRunsThere) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  h.submit(1, spec_of(2)).IgnoreError();
+  EXPECT_THAT(h.core->why(job_id(1), h.now), IsEmpty());
+  h.step(busy_report(h, 1, "its owner is here, its ranks are frozen"));
+  std::vector<WhyLine> lines = h.core->why(job_id(1), h.now);
+  ASSERT_THAT(lines, SizeIs(1));
+  EXPECT_EQ(lines[0].ranks, "0-1");
+  EXPECT_EQ(lines[0].state, RankState::running);
+  EXPECT_EQ(lines[0].reason,
+            "on worker pc1, which is busy: its owner is here, its ranks are frozen");
+  pause(h, "pc1");
+  lines = h.core->why(job_id(1), h.now);
+  ASSERT_THAT(lines, SizeIs(1));
+  EXPECT_EQ(lines[0].reason,
+            "on worker pc1, which is paused: its ranks are frozen until `pesc resume pc1`");
+}
+
 TEST(Busy, IsSaidAtAttachAndForgottenWithTheSession) {
   Harness h;
   WorkerInfo info = worker_info(1, 2);

@@ -55,6 +55,8 @@ expect 0 pesc submit --coordinator "$ADDRESS" -n 1 -- ./gated
 WAITING=$(cat "$WORK/out")
 expect 0 pesc why "$WAITING"
 prints 'shared is busy: its owner is here'
+expect 0 pesc why "$JOB"
+prints 'on worker shared, which is busy: its owner is here, its ranks are throttled to 10 %'
 expect 0 pesc workers --json
 prints '"state":"busy"'
 

@@ -167,10 +167,10 @@ std::vector<WhyLine> Core::State::why(const Job& job, TimeMs at) const {
   return lines;
 }
 
-// What is leased and does not move: on a worker that is silent, or behind others on its worker. And
-// what runs, and something is wrong with it.
+// What is leased and does not move: on a worker that is silent, behind others on its worker, or on
+// one whose owner has it. And what runs, and something is wrong with it.
 void Core::State::why_leased(const Job& job, TimeMs at, std::vector<WhyLine>& lines) const {
-  std::map<WorkerId, RangesText> silent, ahead;
+  std::map<WorkerId, RangesText> silent, ahead, slowed;
   std::map<std::string, RangesText> troubled;
   for (const auto& [rank, active] : job.active) {
     if (active.open.size() != 1) continue;  // another attempt of it goes on
@@ -181,6 +181,9 @@ void Core::State::why_leased(const Job& job, TimeMs at, std::vector<WhyLine>& li
       silent[open.worker].add(rank, rank);
     } else if (open.started == kNever) {
       ahead[open.worker].add(rank, rank);
+    } else if (worker->second.attached &&
+               (worker->second.paused || !worker->second.info.busy.empty())) {
+      slowed[open.worker].add(rank, rank);
     } else if (!open.trouble.empty()) {
       const bool others = troubled.size() >= kMaxWhyLines && !troubled.contains(open.trouble);
       troubled[others ? "other reasons" : open.trouble].add(rank, rank);
@@ -203,6 +206,14 @@ void Core::State::why_leased(const Job& job, TimeMs at, std::vector<WhyLine>& li
   for (const auto& [id, ranges] : ahead) {
     lines.push_back({ranges.text(), ranges.count, RankState::waiting,
                      "next on worker " + workers.at(id).info.name + ", when a cpu there is free"});
+  }
+  for (const auto& [id, ranges] : slowed) {
+    const Worker& worker = workers.at(id);
+    lines.push_back({ranges.text(), ranges.count, RankState::running,
+                     "on worker " + worker.info.name + ", which is " +
+                         (worker.paused ? "paused: its ranks are frozen until `pesc resume " +
+                                              worker.info.name + "`"
+                                        : "busy: " + worker.info.busy)});
   }
   for (const auto& [reason, ranges] : troubled) {
     lines.push_back({ranges.text(), ranges.count, RankState::running, reason});
