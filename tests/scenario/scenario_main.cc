@@ -120,6 +120,7 @@ class Player {
     event.holding.assign(worker.holding.begin(), worker.holding.end());
     event.last_update = worker.last_update;
     event.unix_ms = now_;
+    event.busy = value_of(words, "busy", "");
     for (const std::string& one : split(value_of(words, "finished", ""), ',')) {
       const Words parts = split(one, ':');
       AttemptOutcome outcome;

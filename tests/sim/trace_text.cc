@@ -108,7 +108,8 @@ std::string text(const co::WorkerDraining& r) {
 
 std::string text(const co::Answer& a) { return "answer " + a.status.ToString(); }
 std::string text(const co::AnswerAttach& a) {
-  return fmt::format("attached {}, stop {}", a.status.ToString(), list(a.stop));
+  return fmt::format("attached {}, stop {}{}", a.status.ToString(), list(a.stop),
+                     a.paused ? ", paused" : "");
 }
 std::string text(const co::AnswerReport& a) {
   return fmt::format("report {}, acknowledged {}, stop {}", a.status.ToString(),
@@ -121,8 +122,9 @@ std::string text(const co::AnswerDrain& a) {
   return fmt::format("drain {} of {} attempts", a.status.ToString(), a.attempts);
 }
 std::string text(const co::SendUpdate& a) {
-  return fmt::format("update {} to session {}: leases {}, stop {}, start {}", a.number, a.session,
-                     list(a.leases), list(a.stop), list(a.start));
+  const char* pause = !a.paused ? "" : *a.paused ? ", pause" : ", resume";
+  return fmt::format("update {} to session {}: leases {}, stop {}, start {}{}", a.number, a.session,
+                     list(a.leases), list(a.stop), list(a.start), pause);
 }
 std::string text(const co::CloseSession& a) {
   return fmt::format("close session {}: {}", a.session, a.reason);
