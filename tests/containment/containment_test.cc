@@ -113,17 +113,24 @@ TEST_F(Delegated, UsageIsOfThisAttempt) {
   host.set(at("memory.events"), "low 0\noom 2\noom_kill 1\n");
   host.set(at("memory.peak"), "90000000\n");
   host.set(at("memory.stat"), "anon 0\nfile 30000000\nshmem 10000000\n");
-  Usage usage = group->usage(true);
+  Usage usage = group->usage();
   EXPECT_EQ(usage.cpu_us, 5000u);
   EXPECT_EQ(usage.oom_kills, 1u);
   EXPECT_EQ(usage.peak_bytes, 70'000'000u) << "what is kept of files is not the rank's need";
   containment.give_back(group, true);
   group = containment.take(limits);
   host.set(at("cpu.stat"), "usage_usec 5300\nuser_usec 1\n");
-  usage = group->usage(true);
+  usage = group->usage();
   EXPECT_EQ(usage.cpu_us, 300u);
   EXPECT_EQ(usage.oom_kills, 0u);
   EXPECT_EQ(usage.peak_bytes, 0u) << "the mark is the former one's: nothing is known";
+  containment.give_back(group, true);
+  group = containment.take(limits);
+  group->pass_over(700);
+  containment.give_back(group, true);
+  group = containment.take(limits);
+  host.set(at("cpu.stat"), "usage_usec 6040\nuser_usec 1\n");
+  EXPECT_EQ(group->usage().cpu_us, 40u) << "what was not read was not this one's";
 }
 
 TEST_F(Delegated, WithoutALimitItIsMeasuredAllTheSame) {
@@ -133,8 +140,8 @@ TEST_F(Delegated, WithoutALimitItIsMeasuredAllTheSame) {
   host.set(at("memory.events"), "oom_kill 1\n");
   EXPECT_FALSE(group->holds_memory());
   EXPECT_TRUE(group->counts_memory());
-  EXPECT_EQ(group->usage(true).peak_bytes, 90'000'000u);
-  EXPECT_EQ(group->usage(true).oom_kills, 0u) << "told once";
+  EXPECT_EQ(group->usage().peak_bytes, 90'000'000u);
+  EXPECT_EQ(group->usage().oom_kills, 0u) << "told once";
 }
 
 TEST_F(Delegated, IdleOnesAreIdleTowardsAllOthers) {

@@ -205,12 +205,17 @@ uint64_t Group::peak_bytes() {
 
 uint64_t Group::oom_kills() { return total_oom_kills() - oom_kills_before_; }
 
-Usage Group::usage(bool with_peak) {
+Usage Group::usage() {
   const uint64_t kills = total_oom_kills(), cpu_us = total_cpu_us();
-  Usage result{cpu_us - cpu_us_before_, with_peak ? peak_bytes() : 0, kills - oom_kills_before_};
+  Usage result{cpu_us - cpu_us_before_, peak_bytes(), kills - oom_kills_before_};
   oom_kills_before_ = kills;
   cpu_us_before_ = cpu_us;
   return result;
+}
+
+void Group::pass_over(uint64_t cpu_us) {
+  oom_kills_before_ = total_oom_kills();
+  cpu_us_before_ += cpu_us;
 }
 
 bool Group::is_clean() {

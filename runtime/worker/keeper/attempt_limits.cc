@@ -19,7 +19,7 @@ using std::chrono::milliseconds;
 // The directories of a cgroup cost more to make than a short program costs to run. Where the peak
 // of one attempt hides that of the next, what ran for longer gets new ones.
 constexpr milliseconds kShort{1'000};
-// The peak of a program that was shorter is what the kernel says of its largest process.
+// What was shorter is measured by what was reaped.
 constexpr milliseconds kMeasured{50};
 // One user's processes count together, whatever rank they are of.
 constexpr uint64_t kMaxUserProcesses = 16'384;
@@ -200,12 +200,13 @@ void Attempt::measure() {
   end_.written_bytes = report.written_bytes;
   end_.max_rss_bytes = std::max(report.max_rss_bytes, sampled_peak_bytes_);
   uint64_t cpu_us = report.cpu_us;
-  if (contained()) {
-    const bool of_interest = elapsed() >= kMeasured || report.wait_status != 0;
-    const containment::Usage usage = group_->usage(of_interest);
+  if (contained() && (elapsed() >= kMeasured || report.wait_status != 0)) {
+    const containment::Usage usage = group_->usage();
     cpu_us = std::max(cpu_us, usage.cpu_us);
     end_.max_rss_bytes = std::max(end_.max_rss_bytes, usage.peak_bytes);
     oom_kills_ = usage.oom_kills;
+  } else if (contained()) {
+    group_->pass_over(cpu_us);
   }
   end_.cpu_ms = cpu_us / 1000;
 }
