@@ -1,4 +1,9 @@
 // What an attempt may use: by its cgroup, and where that does not hold it by looking at it.
+// First, as in the keeper's other files: what Asio allocates with depends on what came before it.
+// clang-format off
+#include "runtime/worker/keeper/attempt.h"
+// clang-format on
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,8 +13,6 @@
 
 #include <algorithm>
 #include <span>
-
-#include "runtime/worker/keeper/attempt.h"
 
 namespace pesc::keeper {
 namespace {

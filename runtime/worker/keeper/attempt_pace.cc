@@ -1,12 +1,15 @@
 // How fast an attempt may run: frozen, or at a part of its cpus.
+// First, as in the keeper's other files: what Asio allocates with depends on what came before it.
+// clang-format off
+#include "runtime/worker/keeper/attempt.h"
+// clang-format on
+
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <algorithm>
-
-#include "runtime/worker/keeper/attempt.h"
 
 namespace pesc::keeper {
 namespace {

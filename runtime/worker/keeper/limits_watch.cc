@@ -1,9 +1,12 @@
 // Cgroups, and the look at what they do not bound.
+// First, as in the keeper's other files: what Asio allocates with depends on what came before it.
+// clang-format off
+#include "runtime/worker/keeper/keeper.h"
+// clang-format on
+
 #include <stdio.h>
 
 #include <algorithm>
-
-#include "runtime/worker/keeper/keeper.h"
 
 namespace pesc::keeper {
 namespace {
