@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include <asio/error.hpp>
-#include <condition_variable>
+#include <list>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -122,27 +122,44 @@ class Endings {
     (void)rpc::log();
     OPENSSL_init_crypto(0, nullptr);
   }
-  ~Endings() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return running_ == 0; });
-  }
+  ~Endings() { reap(true); }
 
   void run(std::function<void()> end) {
+    reap(false);
     std::lock_guard lock(mutex_);
-    ++running_;
-    std::thread([this, end = std::move(end)]() mutable {
+    Ending& ending = endings_.emplace_back();
+    ending.thread = std::thread([this, &ending, end = std::move(end)]() mutable {
       end();
       end = {};
       std::lock_guard done(mutex_);
-      --running_;
-      changed_.notify_all();
-    }).detach();
+      ending.done = true;
+    });
   }
 
  private:
+  struct Ending {
+    std::thread thread;
+    bool done = false;
+  };
+
+  void reap(bool all) {
+    std::list<Ending> over;
+    {
+      std::lock_guard lock(mutex_);
+      for (auto it = endings_.begin(); it != endings_.end();) {
+        const auto next = std::next(it);
+        if (all || it->done) over.splice(over.end(), endings_, it);
+        it = next;
+      }
+    }
+    for (Ending& ending : over) {
+      const bool itself = ending.thread.get_id() == std::this_thread::get_id();
+      itself ? ending.thread.detach() : ending.thread.join();
+    }
+  }
+
   std::mutex mutex_;
-  std::condition_variable changed_;
-  int running_ = 0;
+  std::list<Ending> endings_;  // each stays where it is
 };
 
 Endings& endings() {
@@ -162,6 +179,7 @@ absl::StatusOr<std::unique_ptr<Link>> make_local_link(rpc::Loop& loop,
   cluster.state_dir = options.state_directory;
   cluster.workers = options.workers;
   cluster.slots = options.slots;
+  cluster.gpus = options.gpus;
   auto started = local::Cluster::start(loop, cluster);
   if (!started.ok()) return started.status();
   return std::make_unique<LocalLink>(*std::move(started));

@@ -1,5 +1,6 @@
 // The program ends while a session does: nothing of PESC may still run when its statics are gone.
 #include <cstdlib>
+#include <optional>
 
 #include "tests/client/support.h"
 
@@ -22,34 +23,35 @@ struct LastOfAll {
   }
 };
 
-using Exit = Embedded;
+class Exit : public Embedded {
+ protected:
+  // A callback holds the session's last references, and lets go of them on its own thread.
+  void end_while_a_session_does() {
+    struct Held {
+      std::optional<Client> client;
+      std::optional<JobHandle> handle;
+      Flag armed, gone;
+    };
+    static LastOfAll last;
+    last.armed = true;
+    static Held held;
+    held.client = local();
+    held.handle = *held.client->submit(job_of("true"));
+    JobHandle(*held.handle).on_progress([](const Progress&) {
+      held.armed.wait();
+      held.client.reset();
+      held.handle.reset();
+      held.gone.set();
+    });
+    held.armed.set();
+    held.gone.wait();
+    std::exit(0);
+  }
+};
 
 TEST_F(Exit, WaitsForASessionThatACallbackLetGoOf) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(
-      {
-        static LastOfAll last;
-        last.armed = true;
-        Flag gone;
-        {
-          auto client = std::make_shared<Client>(local());
-          absl::StatusOr<JobHandle> job = client->submit(job_of("true"));
-          auto handle = std::make_shared<JobHandle>(*std::move(job));
-          Flag armed;
-          handle->on_progress([&gone, &armed, handle, client](const Progress&) mutable {
-            armed.wait();
-            client.reset();
-            handle.reset();
-            gone.set();
-          });
-          client.reset();
-          handle.reset();
-          armed.set();
-          gone.wait();
-        }
-        std::exit(0);
-      },
-      testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(end_while_a_session_does(), testing::ExitedWithCode(0), "");
 }
 
 }  // namespace
