@@ -49,6 +49,7 @@ struct JobSpec {
   uint32_t max_failures = 0;       // ranks failed for good that stop the job; 0: see kAllFailEarly
   uint64_t job_time_limit_ms = 0;  // from the submission to the job's end; 0: none
   uint64_t checkpoint_every_ms = 0;  // save checkpoint_dir at this interval too; 0: at events only
+  int32_t priority = 0;              // among the jobs of one owner: the higher comes first
   bool second_attempts = true;       // near its end, idle cpus may try the slowest ranks once more
   bool operator==(const JobSpec&) const = default;
 };
@@ -62,6 +63,9 @@ inline constexpr size_t kMaxArgumentBytes = 100 * 1024;  // the kernel's own lim
 inline constexpr size_t kMaxCommandBytes = 1024 * 1024;
 inline constexpr uint64_t kDefaultOutputLimitBytes = 1ull << 30;
 inline constexpr uint32_t kMaxCpusMilli = 100'000'000;
+inline constexpr uint32_t kMaxGpusMilli = 1'000'000;
+inline constexpr size_t kMaxNamedResources = 32;
+inline constexpr int32_t kMaxPriority = 1'000;  // and as much below 0
 inline constexpr uint32_t kMaxGangRanks = 10'000;
 inline constexpr uint64_t kMinCheckpointEveryMs = 1'000;
 inline constexpr uint32_t kNoMaxFailures = UINT32_MAX;  // max_failures: never stop for failures

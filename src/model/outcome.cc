@@ -7,11 +7,12 @@
 namespace pesc {
 namespace {
 // In the order of EndReason.
-constexpr std::array<std::string_view, 16> kReasonNames = {
-    "succeeded",  "exit_code",    "signal",        "cannot_start",
-    "time_limit", "output_limit", "out_of_memory", "inputs_unavailable",
-    "disk_full",  "vacated",      "worker_lost",   "cancelled",
-    "revoked",    "port_taken",   "worker_faulty", "bad_checkpoint"};
+constexpr std::array<std::string_view, 19> kReasonNames = {
+    "succeeded",        "exit_code",         "signal",        "cannot_start",
+    "time_limit",       "output_limit",      "out_of_memory", "inputs_unavailable",
+    "disk_full",        "vacated",           "worker_lost",   "cancelled",
+    "revoked",          "port_taken",        "worker_faulty", "bad_checkpoint",
+    "outgrew_estimate", "gpu_out_of_memory", "gpu_fault"};
 static_assert(static_cast<size_t>(kLastEndReason) + 1 == kReasonNames.size());
 
 // RankState and JobState have the same names in the same order.
@@ -58,6 +59,9 @@ bool uses_up_a_retry(EndReason reason) {
     case EndReason::port_taken:
     case EndReason::worker_faulty:
     case EndReason::bad_checkpoint:
+    case EndReason::outgrew_estimate:
+    case EndReason::gpu_out_of_memory:
+    case EndReason::gpu_fault:
       return false;
   }
   return false;

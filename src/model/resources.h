@@ -3,8 +3,11 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
+
+#include "absl/status/statusor.h"
 
 namespace pesc {
 
@@ -25,18 +28,40 @@ struct Gpu {
 };
 
 // An amount of something that a worker's configuration declares, in thousandths.
-using NamedResources = std::vector<std::pair<std::string, uint64_t>>;  // sorted by name
+using NamedResources = std::vector<std::pair<std::string, uint64_t>>;  // sorted by name, no twice
+inline constexpr uint64_t kMaxNamedMilli = 1'000'000'000'000;
+// Letters, digits, '_', '-' and '.', 1 to 64 of them.
+bool is_resource_name(std::string_view name);
+// "licence=2", "bandwidth=0.5": a name and an amount, 1 when it is left out.
+absl::StatusOr<std::pair<std::string, uint64_t>> parse_named_resource(std::string_view text);
+// "8.6" -> 806.
+absl::StatusOr<ComputeCapability> parse_compute_capability(std::string_view text);
+std::string format_compute_capability(ComputeCapability capability);  // "8.6"
+// Thousandths as people write them: 500 is "0.5", 2000 is "2".
+std::string format_milli(uint64_t milli);
 
 // What one rank needs. 0 means "not stated".
 struct Resources {
   uint32_t cpus_milli = 1000;
   uint64_t memory_bytes = 0;
   uint64_t disk_bytes = 0;
-  uint32_t gpus_milli = 0;  // below 1000: part of one; else whole ones
-  uint64_t gpu_memory_bytes = 0;
+  // Below 1000: one GPU, of which it computes on this part; else this many, in whole ones. Without
+  // gpu_exclusive ranks share GPUs as far as their memory goes.
+  uint32_t gpus_milli = 0;
+  uint64_t gpu_memory_bytes = 0;  // on each of them
+  bool gpu_exclusive = false;     // shares its GPUs with nobody
   ComputeCapability min_compute_capability = 0;
   NamedResources named;
   auto operator<=>(const Resources&) const = default;
+};
+
+// What an attempt was given of its worker beside cpus: counted against it until it ends.
+struct Claim {
+  uint64_t memory_bytes = 0;
+  uint64_t gpu_memory_bytes = 0;  // on each of its GPUs
+  bool gpu_alone = false;         // nothing else may be on them
+  std::vector<std::string> gpus;  // uuids
+  bool operator==(const Claim&) const = default;
 };
 
 }  // namespace pesc

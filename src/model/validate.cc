@@ -252,19 +252,76 @@ absl::Status check_collect(const JobSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status check_gpus(const Resources& need) {
+  const bool gpus = need.gpus_milli > 0;
+  if (need.gpus_milli > kMaxGpusMilli) {
+    return bad("resources.gpus: use at most " + number(kMaxGpusMilli / 1000));
+  }
+  if (need.gpus_milli > 1000 && need.gpus_milli % 1000 != 0) {
+    return bad("resources.gpus: a part of one GPU (0.25) or whole ones (2): nothing between");
+  }
+  if (need.gpu_memory_bytes > kMaxBytes) {
+    return bad("resources.gpu_memory_bytes: " + format_bytes(need.gpu_memory_bytes) +
+               " is more than any GPU has");
+  }
+  if (need.gpu_exclusive && need.gpus_milli % 1000 != 0) {
+    return bad("resources.gpu_exclusive: a part of a GPU is not exclusive: ask for gpus 1");
+  }
+  if (!gpus &&
+      (need.gpu_memory_bytes > 0 || need.gpu_exclusive || need.min_compute_capability > 0)) {
+    return bad("resources.gpus: say how many GPUs a rank needs, beside what they must have");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_named(const NamedResources& named) {
+  if (named.size() > kMaxNamedResources) {
+    return bad("resources.named: more than " + number(kMaxNamedResources));
+  }
+  for (size_t i = 0; i < named.size(); ++i) {
+    const auto& [name, milli] = named[i];
+    if (!is_resource_name(name)) {
+      return bad("resources.named: " + in_quotes(name) +
+                 " is no name: use letters, digits, '_', '-' and '.', at most 64");
+    }
+    if (milli == 0 || milli > kMaxNamedMilli) {
+      return bad("resources.named: " + name + ": use 0.001 to " + number(kMaxNamedMilli / 1000));
+    }
+    if (i > 0 && named[i - 1].first >= name) {
+      return bad("resources.named: " + name + " is given twice, or the names are not sorted");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_resources(const JobSpec& spec) {
+  const Resources& need = spec.resources;
+  if (need.cpus_milli == 0 || need.cpus_milli > kMaxCpusMilli) {
+    return bad("resources.cpus: use 0.001 to " + number(kMaxCpusMilli / 1000) + " cores");
+  }
+  if (need.memory_bytes > kMaxBytes) {
+    return bad("resources.memory_bytes: " + format_bytes(need.memory_bytes) +
+               " is more than any machine has: state what one rank needs");
+  }
+  if (need.disk_bytes > kMaxBytes) {
+    return bad("resources.disk_bytes: " + format_bytes(need.disk_bytes) +
+               " is more than any disk has: state what one rank needs");
+  }
+  if (spec.priority < -kMaxPriority || spec.priority > kMaxPriority) {
+    return bad("priority: use " + std::to_string(-kMaxPriority) + " to " +
+               std::to_string(kMaxPriority));
+  }
+  if (absl::Status status = check_gpus(need); !status.ok()) return status;
+  return check_named(need.named);
+}
+
 absl::Status check_limits(const JobSpec& spec) {
   if (spec.repetitions == 0 || spec.repetitions > kMaxRepetitions) {
     return bad("repetitions: " + number(spec.repetitions) + " is not possible: use 1 to " +
                number(kMaxRepetitions));
   }
   if (spec.inject > Inject::none) return bad("inject: unknown value: use args, env or none");
-  if (spec.resources.cpus_milli == 0 || spec.resources.cpus_milli > kMaxCpusMilli) {
-    return bad("resources.cpus: use 0.001 to " + number(kMaxCpusMilli / 1000) + " cores");
-  }
-  if (spec.resources.memory_bytes > kMaxBytes) {
-    return bad("resources.memory_bytes: " + format_bytes(spec.resources.memory_bytes) +
-               " is more than any machine has: state what one rank needs");
-  }
+  if (absl::Status status = check_resources(spec); !status.ok()) return status;
   if (spec.retries > kMaxRetries) {
     return bad("retries: " + number(spec.retries) + " is too many: use at most " +
                number(kMaxRetries));
