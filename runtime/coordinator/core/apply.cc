@@ -24,6 +24,7 @@ void Core::State::apply_record(const JobAdded& record) {
   if (!restoring && job.spec->job_time_limit_ms > 0) {
     arm_limit(job, now + TimeMs(job.spec->job_time_limit_ms));
   }
+  learn_of(job);
   touch(job);
   requeue(job);
 }
@@ -55,13 +56,14 @@ void Core::State::apply_record(const AttemptLeased& record) {
   open.checkpoint = record.checkpoint;
   open.base_ms = record.base_ms;
   open.second = record.second;
+  open.claim = record.claim;
   rank.open.insert(place, std::move(open));
   if (job->gang) apply_gang_leased(*job, key);
   job->ranks.set_running(key.rank, true);
   job->started = true;
   Worker& worker = workers[record.worker];
   worker.info.id = record.worker;
-  add_lease(worker, key, *job->spec);
+  add_lease(worker, key, *job->spec, record.claim);
   touch(*job);
   requeue(*job);
 }
@@ -82,6 +84,7 @@ void Core::State::apply_record(const AttemptEnded& record) {
       job->gang && job->gang->succeeded.contains(key.rank) && job->gang->generation == key.attempt;
   if (!was_open && !was_lost && !provisional && !ends_again(*job, rank, key)) return;
   const WorkerId id = was_open ? open->worker : was_lost ? lost->worker : rank.last_worker;
+  if (was_open && job->learned != nullptr) learn(*job->learned, record.outcome, open->claim);
   count_attempt(*job, rank, record, id);
   touch(*job);
   if (record.final) {
@@ -100,7 +103,7 @@ void Core::State::apply_record(const AttemptEnded& record) {
   if (was_open) close_attempt(rank, key);
   if (record.outcome.reason == EndReason::worker_lost && !job->stopped && was_open && !job->gang) {
     rank.lost.push_back({key.attempt, id, ended.checkpoint, ended.base_ms, ended.second,
-                         !never_began(record), redone_ms(record.outcome)});
+                         !never_began(record), redone_ms(record.outcome), ended.claim});
     std::sort(rank.lost.begin(), rank.lost.end(),
               [](const LostAttempt& a, const LostAttempt& b) { return a.attempt < b.attempt; });
     if (rank.lost.size() > kMaxLost) rank.lost.erase(rank.lost.begin());
@@ -153,9 +156,12 @@ void Core::State::count_try(Job& job, ActiveRank& rank, const AttemptEnded& reco
   if (record.state == RankState::running) return;  // another attempt goes on
   if (counted) ++rank.failures;
   if (outcome.reason == EndReason::worker_faulty) ++rank.faulty_tries;
-  if (outcome.reason == EndReason::inputs_unavailable || outcome.reason == EndReason::disk_full) {
+  if (outcome.reason == EndReason::inputs_unavailable || outcome.reason == EndReason::disk_full ||
+      outcome.reason == EndReason::gpu_fault) {
     ++rank.free_tries;
   }
+  rank.gpu_alone = outcome.reason == EndReason::gpu_out_of_memory;
+  if (rank.gpu_alone || outcome.reason == EndReason::outgrew_estimate) ++rank.outgrown;
 }
 
 void Core::State::count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome) {
@@ -206,6 +212,7 @@ void Core::State::apply_record(const JobFinished& record) {
   job->finished = true;
   job->finished_unix_ms = record.unix_ms;
   job->durations = {};
+  forget_program(*job);
   arm_limit(*job, kNever);
   touch(*job);
 }
@@ -217,6 +224,7 @@ void Core::State::apply_record(const RanksReopened& record) {
   job->finished = job->stopped = job->stopped_by_user = false;
   job->finished_unix_ms = 0;
   job->detail.clear();
+  learn_of(*job);
   job->refused = job->early_failures = job->late_failures = 0;
   job->failed_early_on.clear();
   job->reopened = true;
@@ -234,6 +242,7 @@ void Core::State::apply_record(const JobErased& record) {
   if (job == nullptr) return;
   while (!job->active.empty()) deactivate(*job, job->active.begin()->first);
   dequeue(*job);
+  forget_program(*job);
   arm_limit(*job, kNever);
   unlimited.erase(job->id);
   if (job->tail_at != kNever) tails.erase({job->tail_at, job->id});
@@ -316,12 +325,13 @@ TimeMs Core::State::backoff_ms(uint32_t tries, EndReason last) const {
 }
 
 // `runs`: it does already, whether there is room for it or not.
-void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec, bool runs) {
+void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec, Claim claim,
+                            bool runs) {
   Lease lease;
   lease.cpus_milli = cpus_of(spec);
-  lease.memory_bytes = spec.resources.memory_bytes;
+  lease.claim = std::move(claim);
   lease.restored = restoring;
-  worker.memory_used += lease.memory_bytes;
+  add_use(worker.capacity(), worker.use, lease.claim, spec.resources);
   // After a restore its size is not known yet; nor is what it runs, and so all count as running.
   if (runs || worker.info.cpus_milli == 0 || free_for(worker) >= int64_t(lease.cpus_milli)) {
     worker.used_milli += lease.cpus_milli;
@@ -341,7 +351,7 @@ void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
   if (it == worker.leases.end()) return;
   const Lease lease = it->second;
   worker.leases.erase(it);
-  worker.memory_used -= lease.memory_bytes;
+  drop_use(worker.capacity(), worker.use, lease.claim, jobs.at(key.job).spec->resources);
   if (lease.ahead != 0) {
     worker.ahead.erase(lease.ahead);
     worker.ahead_milli -= lease.cpus_milli;
@@ -351,7 +361,7 @@ void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
     promote(worker);
   }
   if (worker.excused && worker.used_milli <= worker.info.cpus_milli && worker.spare_milli() >= 0 &&
-      worker.memory_used <= worker.info.memory_bytes) {
+      !is_over(worker.capacity(), worker.use)) {
     worker.excused = false;
   }
   reindex(worker);
@@ -387,14 +397,25 @@ void Core::State::recount(Worker& worker) {
   const std::map<AttemptKey, Lease> leases = std::exchange(worker.leases, {});
   for (const auto& [number, key] : worker.ahead) --jobs.at(key.job).ahead_leases;
   worker.ahead.clear();
-  worker.used_milli = worker.ahead_milli = worker.memory_used = 0;
+  worker.used_milli = worker.ahead_milli = 0;
+  worker.use = {};
+  worker.use.gpus.resize(worker.info.gpus.size());
   for (const bool runs : {true, false}) {
     for (const auto& [key, lease] : leases) {
       if (runs != (lease.ahead == 0 && !lease.restored)) continue;
-      add_lease(worker, key, *jobs.at(key.job).spec, runs);
+      add_lease(worker, key, *jobs.at(key.job).spec, lease.claim, runs);
       worker.leases.at(key).restored = lease.restored;
       worker.leases.at(key).told = lease.told;
     }
+  }
+}
+
+// Its GPUs are others than before, or others use them: what its attempts have of them.
+void Core::State::recount_use(Worker& worker) {
+  worker.use = {};
+  worker.use.gpus.resize(worker.info.gpus.size());
+  for (const auto& [key, lease] : worker.leases) {
+    add_use(worker.capacity(), worker.use, lease.claim, jobs.at(key.job).spec->resources);
   }
 }
 
@@ -416,7 +437,10 @@ void Core::State::finish_restore(TimeMs at) {
     if (job.spec->job_time_limit_ms > 0 && !job.ranks.all_final()) unlimited.insert(id);
     if (job.gang) job.gang->broken_at = now;
     if (job.gang && job.gang->open == 0 && job.gang->broken) gang_waits(job);
-    if (job.finished && !job.ranks.all_final()) job.finished = false;
+    if (job.finished && !job.ranks.all_final()) {
+      job.finished = false;
+      learn_of(job);
+    }
     const bool waits_stopped = job.stopped && job.ranks.counts().waiting > 0;
     if (waits_stopped || gang_is_torn(job) || (job.ranks.all_final() && !job.finished))
       unsettled.insert(id);

@@ -14,7 +14,8 @@ auto find_attempt(Attempts& attempts, uint32_t number) {
 }
 
 bool free_but_counted(EndReason reason) {
-  return reason == EndReason::inputs_unavailable || reason == EndReason::disk_full;
+  return reason == EndReason::inputs_unavailable || reason == EndReason::disk_full ||
+         reason == EndReason::gpu_fault;
 }
 
 std::string last_line(const std::string& text) {
@@ -139,6 +140,7 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
     outcome.reason = EndReason::inputs_unavailable;
     return;
   }
+  judge_size(job, rank, open, outcome);
   Worker& worker = workers.at(open.worker);
   if (!failed_at_once(outcome)) {
     if (outcome.reason == EndReason::succeeded || uses_up_a_retry(outcome.reason)) {
@@ -150,6 +152,27 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
   if (excuse_start(job, rank, worker, outcome)) return;
   if (died_of_checkpoint(rank, open, outcome) && excuses_checkpoints(job, rank)) {
     blame_checkpoint(rank, open, outcome);
+  }
+}
+
+// Who was given too little because PESC did not know better tries again with more, for free. Who
+// had what it asked for, or its GPU for itself, needs more than there is.
+void Core::State::judge_size(const Job& job, const ActiveRank& rank, const OpenAttempt& open,
+                             AttemptOutcome& outcome) const {
+  const bool tried = rank.outgrown >= kMaxFreeTries;
+  if (outcome.reason == EndReason::out_of_memory && job.spec->resources.memory_bytes == 0 &&
+      open.claim.memory_bytes > 0 && !tried) {
+    outcome.reason = EndReason::outgrew_estimate;
+    outcome.detail = bounded("was placed with " + format_bytes(open.claim.memory_bytes) +
+                             ", as its program had used before: " + outcome.detail);
+  }
+  if (outcome.reason != EndReason::gpu_out_of_memory) return;
+  if (open.claim.gpus.empty() || open.claim.gpu_alone || tried) {
+    outcome.reason = EndReason::out_of_memory;
+    outcome.detail =
+        bounded((open.claim.gpu_alone ? "the GPU, which it had for itself, has no memory left: "
+                                      : "the GPU has no memory left: ") +
+                outcome.detail);
   }
 }
 

@@ -86,6 +86,9 @@ struct WorkerInfo {
   // Why it takes no new ranks now (its owner is there…), in words that follow "it is"; empty: it
   // does. Each report says it anew.
   std::string busy;
+  uint64_t disk_bytes = 0;  // for attempts
+  std::vector<Gpu> gpus;
+  NamedResources named;
 };
 // `session` is unique for ever (the shell counts them); a worker that attaches again replaces its
 // older session.
@@ -124,7 +127,8 @@ struct WorkerReported {
   std::vector<AttemptProgress> progress;
   std::vector<ReadyAttempt> ready;
   int64_t unix_ms = 0;
-  std::string busy;  // as in WorkerInfo
+  std::string busy;                           // as in WorkerInfo
+  std::optional<std::vector<Gpu>> gpus = {};  // nothing: as they were
 };
 // All blobs it names are in the store.
 struct CheckpointOffered {
@@ -181,6 +185,7 @@ struct AttemptLeased {
   uint32_t checkpoint = 0;  // it begins from; 0: from none
   bool second = false;      // beside a slow one
   uint64_t base_ms = 0;     // total_ms of that checkpoint
+  Claim claim = {};
 };
 // The chunks are for the journal, which keeps their blobs; a restore leaves them out.
 struct CheckpointKept {
@@ -267,6 +272,8 @@ struct LeaseGrant {
   CheckpointRef checkpoint;
   bool hold = false;  // of a gang: to be started by a StartOrder
   uint32_t local_rank = 0, local_world_size = 1;
+  uint64_t memory_limit_bytes = 0;  // to hold it to; 0: none
+  std::vector<std::string> gpus = {};
 };
 struct StartOrder {
   AttemptKey key;
@@ -364,7 +371,14 @@ struct WorkerView {
   bool attached = false;
   uint64_t session = 0;
   uint32_t cpus_used_milli = 0;
-  uint32_t leases = 0;    // without those ahead of time, and without held ones
+  uint32_t leases = 0;  // without those ahead of time, and without held ones
+  uint64_t memory_used_bytes = 0, disk_used_bytes = 0;
+  NamedResources named_used;
+  struct GpuView {
+    uint64_t used_bytes = 0;
+    uint32_t ranks = 0;
+  };
+  std::vector<GpuView> gpus;  // as info.gpus
   uint64_t finished = 0;  // ranks whose state it decided; removed jobs do not count after a restore
   TimeMs last_seen = 0;
   bool draining = false, paused = false;

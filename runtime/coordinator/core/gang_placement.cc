@@ -9,11 +9,17 @@
 namespace pesc::coordinator {
 namespace {
 
-uint32_t ranks_in(uint64_t cpus_milli, uint64_t memory, const JobSpec& spec) {
-  uint64_t ranks = cpus_milli / cpus_of(spec);
-  if (spec.resources.memory_bytes > 0)
-    ranks = std::min(ranks, memory / spec.resources.memory_bytes);
-  return static_cast<uint32_t>(std::min<uint64_t>(ranks, kMaxRepetitions));
+// One after the other, as they will be leased.
+uint32_t ranks_in(uint64_t cpus_milli, const Worker& worker, Use use, uint64_t reserved_memory,
+                  const JobSpec& spec, const Need& need, uint32_t most) {
+  const uint32_t ranks =
+      static_cast<uint32_t>(std::min<uint64_t>(cpus_milli / need.cpus_milli, most));
+  for (uint32_t rank = 0; rank < ranks; ++rank) {
+    const std::optional<Claim> given = claim(worker.capacity(), use, need, reserved_memory);
+    if (!given) return rank;
+    add_use(worker.capacity(), use, *given, spec.resources);
+  }
+  return ranks;
 }
 
 uint32_t trusted(const Worker& worker, uint32_t ranks, bool doubtful) {
@@ -42,9 +48,13 @@ struct Filling {
 
 }  // namespace
 
-uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec, bool doubtful) {
+uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec, const Need& need,
+                             uint32_t most, bool doubtful) {
   if (!may_have(worker, spec)) return 0;
-  return trusted(worker, ranks_in(worker.info.cpus_milli, worker.info.memory_bytes, spec),
+  Use nothing;
+  nothing.gpus.resize(worker.info.gpus.size());
+  return trusted(worker,
+                 ranks_in(worker.info.cpus_milli, worker, std::move(nothing), 0, spec, need, most),
                  doubtful);
 }
 
@@ -63,9 +73,12 @@ uint32_t Core::State::gang_ranks_on(const Worker& worker, const Job& job, bool d
   if (!may_have(worker, *job.spec) || !worker.ahead.empty()) return 0;
   const bool own = reservation.job == &job;
   const int64_t free = own ? free_for(worker) : unreserved(worker);
-  const uint64_t taken = worker.memory_used + (own ? 0 : worker.reserved_memory);
-  const uint64_t memory = taken < worker.info.memory_bytes ? worker.info.memory_bytes - taken : 0;
-  return free <= 0 ? 0 : trusted(worker, ranks_in(uint64_t(free), memory, *job.spec), doubtful);
+  const Need need = need_of(job);
+  if (free <= 0 || (!own && !worker.claim_for(need))) return 0;
+  return trusted(worker,
+                 ranks_in(uint64_t(free), worker, worker.use, own ? 0 : worker.reserved_memory,
+                          *job.spec, need, job.ranks.counts().waiting),
+                 doubtful);
 }
 
 // On few workers rather than many: those with the most room first. Empty: it does not fit now.
@@ -97,12 +110,13 @@ bool Core::State::place_gang(Job& job) {
     return false;
   }
   const std::string owner = job.owner;
+  const Need need = need_of(job);
   const uint32_t generation = job.gang->generation + 1;
   uint32_t rank = 0;
   for (const auto& [id, count] : plan) {
     for (uint32_t local = 0; local < count; ++local, ++rank) {
       while (job.ranks.is_final(rank)) ++rank;
-      LeaseGrant& grant = lease(job, rank, generation, workers.at(id));
+      LeaseGrant& grant = lease(job, rank, generation, workers.at(id), need);
       grant.hold = true;
       grant.local_rank = local;
       grant.local_world_size = count;
@@ -127,15 +141,16 @@ bool Core::State::place_reserved(uint32_t& budget) {
 // Where it would be if nothing else were there: on workers that are free already, if possible.
 Core::State::GangPlan Core::State::plan_on_empty_workers(const Job& job, bool doubtful) const {
   std::vector<std::tuple<int64_t, int64_t, WorkerId>> candidates;
+  const uint32_t ranks = job.ranks.counts().waiting;
+  const Need need = need_of(job);
   for (const auto& [id, worker] : workers) {
-    if (gang_ranks_on_empty(worker, *job.spec, doubtful) == 0) continue;
+    if (gang_ranks_on_empty(worker, *job.spec, need, 1, doubtful) == 0) continue;
     candidates.emplace_back(-free_for(worker), -int64_t(worker.info.cpus_milli), id);
   }
   std::sort(candidates.begin(), candidates.end());
-  const uint32_t ranks = job.ranks.counts().waiting;
   Filling filling{ranks, ranks, job.spec->same_worker, {}};
   for (const auto& [free, cpus, id] : candidates) {
-    filling.take(id, gang_ranks_on_empty(workers.at(id), *job.spec, doubtful));
+    filling.take(id, gang_ranks_on_empty(workers.at(id), *job.spec, need, ranks, doubtful));
   }
   return filling.result();
 }
@@ -150,10 +165,12 @@ bool Core::State::reserve(Job& job) {
   }
   reservation.job = &job;
   reservation.due = true;
+  reservation.need_version = job.learned->version;
+  const uint64_t memory = need_of(job).memory_bytes;
   for (const auto& [id, count] : plan) {
     Worker& worker = workers.at(id);
     worker.reserved_milli = uint64_t(count) * cpus_of(*job.spec);
-    worker.reserved_memory = count * job.spec->resources.memory_bytes;
+    worker.reserved_memory = std::min(count * memory, worker.info.memory_bytes);
     reservation.workers.insert(id);
     reindex(worker);
   }
@@ -181,7 +198,8 @@ void Core::State::renew_reservation() {
            worker.reserved_milli <= worker.info.cpus_milli &&
            worker.reserved_memory <= worker.info.memory_bytes;
   };
-  if (std::all_of(reservation.workers.begin(), reservation.workers.end(), holds)) return;
+  const bool same = reservation.need_version == reservation.job->learned->version;
+  if (same && std::all_of(reservation.workers.begin(), reservation.workers.end(), holds)) return;
   Job& job = *reservation.job;
   release_reservation();
   reserve(job);

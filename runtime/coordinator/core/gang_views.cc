@@ -31,13 +31,13 @@ std::string cause_of_last(const Gang& gang) {
 }
 
 // What all workers together, and the largest of them, have for a gang.
-struct Capacity {
+struct Together {
   uint64_t cpus = 0, ranks = 0;
   uint64_t most_cpus = 0, most_ranks = 0;
   std::string largest;
 };
 
-std::string too_little(const Job& job, const Capacity& capacity) {
+std::string too_little(const Job& job, const Together& capacity) {
   const uint64_t need = uint64_t(job.ranks.size()) * cpus_of(*job.spec);
   const std::string ranks = std::to_string(job.ranks.size()) + " ranks";
   const std::string& room = job.spec->room;
@@ -63,11 +63,12 @@ std::string too_little(const Job& job, const Capacity& capacity) {
 
 // What keeps a gang that could start from starting.
 std::string Core::State::gang_missing(const Job& job, TimeMs at) const {
-  Capacity capacity;
+  Together capacity;
   uint64_t now_ranks = 0, now_most = 0;
   const bool doubtful = takes_doubtful(job);
+  const Need need = need_of(job);
   for (const auto& [id, worker] : workers) {
-    const uint32_t ranks = gang_ranks_on_empty(worker, *job.spec, doubtful);
+    const uint32_t ranks = gang_ranks_on_empty(worker, *job.spec, need, job.ranks.size(), doubtful);
     if (ranks == 0) continue;
     capacity.cpus += worker.info.cpus_milli;
     capacity.ranks += ranks;
@@ -89,10 +90,10 @@ std::string Core::State::gang_missing(const Job& job, TimeMs at) const {
   if (fit >= ranks) return "is placed next";
   const std::string more =
       "waits for " + cpus_text((ranks - fit) * cpus_of(*job.spec)) + " more cpus" +
-      (job.spec->resources.memory_bytes > 0
-           ? " with " + format_bytes((ranks - fit) * job.spec->resources.memory_bytes) +
-                 " of memory"
+      (need.memory_bytes > 0
+           ? " with " + format_bytes((ranks - fit) * need.memory_bytes) + " of memory"
            : "") +
+      (need.gpus > 0 ? " and " + gpus_text((ranks - fit) * need.gpus, need) : "") +
       (one ? " on one worker" : "");
   if (reservation.job == nullptr) return more;
   if (reservation.job != &job) {

@@ -131,12 +131,14 @@ std::string Core::State::check_times() const {
 }
 
 std::string Core::State::check_worker(const Worker& worker) const {
-  uint64_t used = 0, ahead = 0, memory = 0;
+  uint64_t used = 0, ahead = 0;
+  Use use;
+  use.gpus.resize(worker.info.gpus.size());
   for (const auto& [key, lease] : worker.leases) {
     (lease.ahead != 0 ? ahead : used) += lease.cpus_milli;
-    memory += lease.memory_bytes;
     auto job = jobs.find(key.job);
     if (job == jobs.end()) return to_string(key) + " is leased, its job is gone";
+    add_use(worker.capacity(), use, lease.claim, job->second.spec->resources);
     auto rank = job->second.active.find(key.rank);
     bool open = false;
     if (rank != job->second.active.end()) {
@@ -153,13 +155,13 @@ std::string Core::State::check_worker(const Worker& worker) const {
     if (lease.ahead != 0 && worker.ahead.count(lease.ahead) == 0)
       return "a lease ahead is unlisted";
   }
-  if (used != worker.used_milli || ahead != worker.ahead_milli || memory != worker.memory_used) {
+  if (used != worker.used_milli || ahead != worker.ahead_milli || use != worker.use) {
     return "what its leases use does not add up";
   }
   if (!worker.excused) {
     if (used > worker.info.cpus_milli) return "was given more cpus than it has";
     if (worker.spare_milli() < 0) return "was given more ahead than it has cpus";
-    if (memory > worker.info.memory_bytes) return "was given more memory than it has";
+    if (std::string wrong = check_use(worker.capacity(), use); !wrong.empty()) return wrong;
   }
   if (worker.indexed != worker.takes_leases()) return "indexed wrongly";
   if (worker.indexed &&

@@ -30,14 +30,20 @@ void Core::State::place() {
       }
       continue;
     }
-    const auto [rank, worker] = choose_rank(job, queue->demand);
-    if (worker == nullptr) {
+    if (job.learned->version != job.need_version) {  // its program is known better now
+      requeue(job);
+      continue;
+    }
+    const Choice choice = choose_rank(job, queue->demand);
+    if (choice.worker == nullptr) {
       queue->blocked = true;
       hurry_asides(queue->demand);
       continue;
     }
     const std::string owner = job.owner;
-    lease(job, rank, job.ranks.attempts(rank) + 1, *worker);
+    Need need = queue->demand.need;
+    need.gpu_alone = need.gpu_alone || choice.gpu_alone;
+    lease(job, choice.rank, job.ranks.attempts(choice.rank) + 1, *choice.worker, need);
     serve(owner);
     --budget;
   }
@@ -45,23 +51,40 @@ void Core::State::place() {
 
 // A rank that has been tried waits for another worker than its last one while something else of the
 // job can go there: on a worker that is at fault it would only lose its next try as well.
-std::pair<uint32_t, Worker*> Core::State::choose_rank(Job& job, const Demand& demand) {
-  constexpr int kLook = 16;
-  const auto room = rooms.find(demand.room);
-  const bool others = room != rooms.end() && room->second.by_free.size() > 1;
-  std::pair<uint32_t, Worker*> second_choice{0, nullptr};
-  int looked = 0;
-  for (uint32_t rank : job.ready) {
-    const WorkerId avoid = job.active.at(rank).last_worker;
-    Worker* worker = choose_worker(demand, avoid);
-    if (worker == nullptr || worker->info.id != avoid || !others) return {rank, worker};
-    if (second_choice.second == nullptr) second_choice = {rank, worker};
-    if (++looked == kLook) break;
-  }
+Core::State::Choice Core::State::choose_rank(Job& job, const Demand& demand) {
+  const Choice ready = choose_ready(job, demand);
+  const bool elsewhere = ready.worker != nullptr &&
+                         job.active.at(ready.rank).last_worker == ready.worker->info.id &&
+                         rooms.at(demand.room).by_free.size() > 1;
+  if (ready.worker != nullptr && !elsewhere) return ready;
   if (job.ranks.unclaimed() > 0) {
     return {job.ranks.next_unclaimed(), choose_worker(demand, WorkerId())};
   }
   if (job.ranks.fresh() > 0) return {job.ranks.started(), choose_worker(demand, WorkerId())};
+  return ready;
+}
+
+// Of those that were tried. One that needs its GPUs for itself may have to wait longer than others.
+Core::State::Choice Core::State::choose_ready(Job& job, const Demand& demand) {
+  constexpr int kLook = 16;
+  Choice second_choice;
+  int looked = 0;
+  for (uint32_t rank : job.ready) {
+    const ActiveRank& active = job.active.at(rank);
+    const bool alone = active.gpu_alone && !demand.need.gpu_alone;
+    Worker* worker = nullptr;
+    if (alone) {
+      Demand own = demand;
+      own.need.gpu_alone = true;
+      worker = choose_worker(own, active.last_worker);
+    } else {
+      worker = choose_worker(demand, active.last_worker);
+      if (worker == nullptr) break;
+    }
+    if (worker != nullptr && worker->info.id != active.last_worker) return {rank, worker, alone};
+    if (worker != nullptr && second_choice.worker == nullptr) second_choice = {rank, worker, alone};
+    if (++looked == kLook) break;
+  }
   return second_choice;
 }
 
@@ -95,14 +118,14 @@ Worker* Core::State::choose_from(const std::set<std::pair<int64_t, WorkerId>>& i
                                  const Demand& demand, WorkerId avoid, bool ahead) {
   Worker* second_choice = nullptr;
   for (const auto& [negated_room, id] : index) {
-    if (-negated_room < int64_t(demand.cpus_milli)) break;
+    if (-negated_room < int64_t(demand.need.cpus_milli)) break;
     Worker& worker = workers.at(id);
     // A rank larger than its whole worker would wait there for ever.
-    if (demand.cpus_milli > worker.info.cpus_milli) continue;
-    if (!worker.fits_memory(demand.memory_bytes)) continue;
+    if (demand.need.cpus_milli > worker.info.cpus_milli) continue;
     if (ahead && worker.reserved_milli > 0) continue;
     // Wide ranks that wait there ahead of time leave cpus free that are not to be had.
-    if (worker.spare_milli() < int64_t(demand.cpus_milli)) continue;
+    if (worker.spare_milli() < int64_t(demand.need.cpus_milli)) continue;
+    if (!worker.claim_for(demand.need)) continue;
     if (id != avoid) return &worker;
     second_choice = &worker;
   }
@@ -111,12 +134,12 @@ Worker* Core::State::choose_from(const std::set<std::pair<int64_t, WorkerId>>& i
 
 bool Core::State::has_room(const Worker& worker, const Demand& demand) const {
   if (!demand.room.empty() && demand.room != worker.info.room) return false;
-  if (demand.cpus_milli > worker.info.cpus_milli) return false;
+  const int64_t cpus = demand.need.cpus_milli;
+  if (cpus > worker.info.cpus_milli) return false;
   if (demand.gang > 0) return true;  // some of it, perhaps all
-  if (!worker.fits_memory(demand.memory_bytes)) return false;
-  return worker.spare_milli() >= int64_t(demand.cpus_milli) &&
-         ((demand.ahead && worker.reserved_milli == 0) ||
-          unreserved(worker) >= int64_t(demand.cpus_milli));
+  return worker.spare_milli() >= cpus &&
+         ((demand.ahead && worker.reserved_milli == 0) || unreserved(worker) >= cpus) &&
+         worker.claim_for(demand.need).has_value();
 }
 
 int64_t Core::State::free_for(const Worker& worker) const {
@@ -128,8 +151,14 @@ int64_t Core::State::unreserved(const Worker& worker) const {
   return free_for(worker) - int64_t(worker.reserved_milli);
 }
 
+std::optional<Claim> Worker::claim_for(const Need& need) const {
+  const bool scarce = need.gpus > 0 || need.disk_bytes > 0 || !need.named.empty();
+  if (scarce && reserved_milli > 0) return std::nullopt;
+  return claim(capacity(), use, need, reserved_memory);
+}
+
 LeaseGrant& Core::State::lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker,
-                               bool second) {
+                               const Need& need, bool second) {
   AttemptKey key{job.id, rank, attempt};
   if (bug == PlantedBug::reuse_attempt_number && key.attempt > 1) --key.attempt;
   CheckpointRef from;
@@ -140,12 +169,46 @@ LeaseGrant& Core::State::lease(Job& job, uint32_t rank, uint32_t attempt, Worker
       base_ms = best->total_ms;
     }
   }
-  emit(AttemptLeased{key, worker.info.id, from.number, second, base_ms});
+  // A gang's place may be reserved for it: nobody else's reservation, as the caller has seen.
+  Claim given = claim(worker.capacity(), worker.use, need, 0).value_or(Claim());
+  const uint64_t limit = memory_limit(*job.spec, given, worker.info.memory_bytes);
+  const std::vector<std::string> gpus = given.gpus;
+  emit(AttemptLeased{key, worker.info.id, from.number, second, base_ms, std::move(given)});
   SendUpdate& update = update_for(worker);
   update.leases.push_back({key, job.spec, from});
+  update.leases.back().memory_limit_bytes = limit;
+  update.leases.back().gpus = gpus;
   auto lease = worker.leases.find(key);
   if (lease != worker.leases.end()) lease->second.update = update.number;
   return update.leases.back();
+}
+
+Need Core::State::need_of(const Job& job) const {
+  Need need = coordinator::need_of(*job.spec, job.learned);
+  // When nothing else of it waits, the queue must wait for what this rank waits for.
+  const bool others =
+      need.gpus == 0 || job.ready.empty() || job.ranks.unclaimed() > 0 || job.ranks.fresh() > 0;
+  if (!others && std::all_of(job.ready.begin(), job.ready.end(),
+                             [&](uint32_t rank) { return job.active.at(rank).gpu_alone; })) {
+    need.gpu_alone = true;
+  }
+  return need;
+}
+
+// What is known of a program is kept when its jobs are gone: it comes again.
+void Core::State::learn_of(Job& job) {
+  constexpr size_t kMaxPrograms = 10'000;
+  if (job.learned != nullptr) return;
+  if (learned.size() >= kMaxPrograms) {
+    std::erase_if(learned, [](const auto& entry) { return entry.second.jobs == 0; });
+  }
+  job.learned = &learned[program_key(*job.spec)];
+  ++job.learned->jobs;
+}
+
+void Core::State::forget_program(Job& job) {
+  if (job.learned == nullptr) return;
+  --std::exchange(job.learned, nullptr)->jobs;
 }
 
 void Core::State::serve(const std::string& name) {
@@ -169,21 +232,25 @@ void Core::State::requeue(Job& job) {
   if (restoring) return;
   watch_tail(job);
   if (!job.placeable()) return dequeue(job);
-  const bool ahead = !job.gang && is_short(job);
-  if (job.queue != nullptr && job.queue->demand.ahead == ahead) return;
+  // What has a GPU is not worth waiting for ahead of time.
+  const bool ahead = !job.gang && job.spec->resources.gpus_milli == 0 && is_short(job);
+  const bool known =
+      job.need_version == job.learned->version && job.spec->resources.gpus_milli == 0;
+  if (job.queue != nullptr && job.queue->demand.ahead == ahead && known) return;
+  Need need = need_of(job);
+  job.need_version = job.learned->version;
+  if (job.queue != nullptr && job.queue->demand.ahead == ahead && job.queue->demand.need == need) {
+    return;
+  }
   dequeue(job);
-  const Demand demand{job.spec->room,
-                      cpus_of(*job.spec),
-                      job.spec->resources.memory_bytes,
-                      ahead,
-                      job.gang ? job.ranks.size() : 0,
+  const Demand demand{job.spec->room, std::move(need), ahead, job.gang ? job.ranks.size() : 0,
                       job.gang && job.spec->same_worker};
   DemandQueue& queue = queues[demand];
   if (queue.owners.empty()) queue.demand = demand;
   Owner& owner = owners[job.owner];
   auto& jobs_of_owner = queue.owners[{owner.turn, job.owner}];
   if (jobs_of_owner.empty()) owner.queues.push_back(&queue);
-  jobs_of_owner.emplace(job.order(), &job);
+  jobs_of_owner.emplace(job.turn(), &job);
   job.queue = &queue;
 }
 
@@ -193,7 +260,7 @@ void Core::State::dequeue(Job& job) {
   DemandQueue& queue = *std::exchange(job.queue, nullptr);
   Owner& owner = owners[job.owner];
   auto jobs_of_owner = queue.owners.find({owner.turn, job.owner});
-  jobs_of_owner->second.erase(job.order());
+  jobs_of_owner->second.erase(job.turn());
   if (!jobs_of_owner->second.empty()) return;
   queue.owners.erase(jobs_of_owner);
   owner.queues.erase(std::find(owner.queues.begin(), owner.queues.end(), &queue));

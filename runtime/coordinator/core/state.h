@@ -10,11 +10,13 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "runtime/coordinator/core/core.h"
 #include "runtime/coordinator/core/rank_table.h"
+#include "runtime/coordinator/core/resources.h"
 
 namespace pesc::coordinator {
 
@@ -33,8 +35,7 @@ inline constexpr size_t kMaxBusyText = 256;
 // no room for them costs the same for one as for ten thousand.
 struct Demand {
   std::string room;
-  uint32_t cpus_milli = 0;
-  uint64_t memory_bytes = 0;
+  Need need;
   bool ahead = false;  // its ranks are short: they may be leased beyond the free cpus
   uint32_t gang = 0;   // this many ranks at the same time; 0: one by one
   bool same_worker = false;
@@ -51,6 +52,7 @@ struct OpenAttempt {
   uint64_t base_ms = 0;     // what that stands for
   bool second = false;
   TimeMs started = kNever;  // its lease, or when it was ahead no more; kNever: ahead. Not durable
+  Claim claim;
 };
 
 struct LostAttempt {
@@ -61,6 +63,7 @@ struct LostAttempt {
   bool second = false;
   bool counted = true;
   uint64_t redone_ms = 0;  // what was counted for it
+  Claim claim;
 };
 
 struct KeptCheckpoint {
@@ -81,6 +84,8 @@ struct ActiveRank {
   uint32_t failures = 0;          // of these: the program's own
   uint32_t free_tries = 0;        // of these: inputs_unavailable and disk_full
   uint32_t faulty_tries = 0;      // of these: worker_faulty
+  uint32_t outgrown = 0;          // of these: more memory than was learned, of GPUs too
+  bool gpu_alone = false;         // the next try has its GPUs for itself
   uint32_t seconds = 0;           // second attempts it has had
   TimeMs not_before = kNever;     // in the back-off set; kNever: not there
   WorkerId last_worker;
@@ -108,6 +113,9 @@ struct DurationHistogram {
 };
 
 struct DemandQueue;
+
+// Among the jobs of an owner: the higher priority first, then who came first.
+using JobTurn = std::tuple<int32_t, int64_t, JobId>;
 
 // A worker that had ranks of a generation when another rank of it failed.
 struct Unheard {
@@ -164,6 +172,7 @@ struct Reservation {
   Job* job = nullptr;  // nullptr: none
   bool due = false;    // something has become free since it was tried
   std::set<WorkerId> workers;
+  uint64_t need_version = 0;  // of what was known of its program
 };
 
 struct Job {
@@ -194,9 +203,12 @@ struct Job {
   DemandQueue* queue = nullptr;  // where it waits for placement
   uint32_t own_faults = 0;       // ranks that failed at once on two workers; not durable
   bool changed = false;          // in this step
+  Learned* learned = nullptr;    // of its program; of a job that is over, null
+  uint64_t need_version = 0;     // of what is learned, when it was queued
   std::optional<Gang> gang;      // of a parallel job
 
   std::pair<int64_t, JobId> order() const { return {submitted_unix_ms, id}; }
+  JobTurn turn() const { return {-spec->priority, submitted_unix_ms, id}; }
   bool placeable() const {
     if (gang) {
       return !stopped && gang->open == 0 && gang->succeeded.empty() && gang->not_before == kNever &&
@@ -208,7 +220,7 @@ struct Job {
 
 struct Lease {
   uint32_t cpus_milli = 0;
-  uint64_t memory_bytes = 0;
+  Claim claim;
   uint64_t update = 0;    // the update that carried it in the current session; 0: held at attach
   uint64_t ahead = 0;     // its place among the leases beyond the free cpus; 0: none of them
   uint64_t start = 0;     // of a gang: the update of this session that told it to start
@@ -237,9 +249,11 @@ struct Worker {
   TimeMs last_seen = 0;
   TimeMs ran_until = 0;  // last known to be there: its last report, or the end of its connection
   TimeMs deadline = kNever;  // all its leases expire; kNever: not armed
-  uint64_t used_milli = 0, ahead_milli = 0, memory_used = 0;
-  uint64_t reserved_milli = 0, reserved_memory = 0;  // for the gang that has a reservation
-  bool excused = false;                              // attached with more than it has room for
+  uint64_t used_milli = 0, ahead_milli = 0;
+  Use use;
+  // For the gang that has a reservation. Nobody else gets anything scarce there meanwhile.
+  uint64_t reserved_milli = 0, reserved_memory = 0;
+  bool excused = false;  // attached with more than it has room for
   std::map<AttemptKey, Lease> leases;
   std::map<uint64_t, AttemptKey> ahead;
   // Ended by a report of this session, and still in what the worker says it holds: several reports
@@ -257,10 +271,11 @@ struct Worker {
     return attached && responsive && !leaving && !draining && !paused && info.busy.empty() &&
            !set_aside() && !(probation && !leases.empty());
   }
-  bool fits_memory(uint64_t bytes) const {
-    return bytes == 0 || (memory_used + reserved_memory <= info.memory_bytes &&
-                          bytes <= info.memory_bytes - memory_used - reserved_memory);
+  Capacity capacity() const {
+    return {info.memory_bytes, info.disk_bytes, &info.gpus, &info.named};
   }
+  // Beside cpus.
+  std::optional<Claim> claim_for(const Need& need) const;
 };
 
 // Workers that can be given leases, those with the most room first.
@@ -279,7 +294,7 @@ struct DemandQueue {
   Demand demand;
   bool blocked = false;     // no worker has room; until one has
   bool impossible = false;  // gangs: all workers together have not; until another one comes
-  std::map<std::pair<uint64_t, std::string>, std::map<std::pair<int64_t, JobId>, Job*>> owners;
+  std::map<std::pair<uint64_t, std::string>, std::map<JobTurn, Job*>> owners;
 };
 
 struct Backoff {
@@ -307,6 +322,7 @@ struct Core::State {
   std::set<JobId> unlimited;  // after a restore: their limit counts from a wall time not known yet
   TimeMs restored_at = 0;
   std::map<std::string, RoomIndex> rooms;  // "": all workers
+  std::map<Digest, Learned> learned;       // by program_key
   std::map<Demand, DemandQueue> queues;
   std::map<std::string, Owner> owners;  // those that have jobs in a queue
   Reservation reservation;
@@ -361,6 +377,8 @@ struct Core::State {
   void fill_duration(const OpenAttempt& open, AttemptOutcome& outcome) const;
   AttemptOutcome ended_here(const ActiveRank& rank, const OpenAttempt& open, EndReason reason,
                             std::string detail) const;
+  void judge_size(const Job& job, const ActiveRank& rank, const OpenAttempt& open,
+                  AttemptOutcome& outcome) const;
   std::optional<std::string> breaker(const Job& job, const AttemptOutcome& last) const;
 
   // ---- checkpoints.cc ----
@@ -422,6 +440,7 @@ struct Core::State {
   void reconcile(Worker& worker, const std::vector<AttemptKey>& holding, uint64_t last_update,
                  std::vector<StopRequest>& stop);
   std::optional<StopRequest> reconcile_held(Worker& worker, const AttemptKey& key);
+  void hear_gpus(Worker& worker, const std::vector<Gpu>& gpus);
   void take_progress(const Worker& worker, const AttemptProgress& progress);
   void renew(Worker& worker);
   void arm(Worker& worker, TimeMs deadline);
@@ -431,12 +450,22 @@ struct Core::State {
   // ---- placement.cc ----
   void place();
   DemandQueue* next_queue();
-  std::pair<uint32_t, Worker*> choose_rank(Job& job, const Demand& demand);
+  struct Choice {
+    uint32_t rank = 0;
+    Worker* worker = nullptr;
+    bool gpu_alone = false;
+  };
+  Choice choose_rank(Job& job, const Demand& demand);
+  Choice choose_ready(Job& job, const Demand& demand);
   Worker* choose_worker(const Demand& demand, WorkerId avoid);
   Worker* choose_from(const std::set<std::pair<int64_t, WorkerId>>& index, const Demand& demand,
                       WorkerId avoid, bool ahead);
   bool has_room(const Worker& worker, const Demand& demand) const;
-  LeaseGrant& lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker, bool second = false);
+  LeaseGrant& lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker, const Need& need,
+                    bool second = false);
+  Need need_of(const Job& job) const;
+  void learn_of(Job& job);  // from now on: what is known of its program
+  void forget_program(Job& job);
   void serve(const std::string& owner);
   void requeue(Job& job);
   void dequeue(Job& job);
@@ -527,10 +556,12 @@ struct Core::State {
   void count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record, WorkerId worker);
   void count_try(Job& job, ActiveRank& rank, const AttemptEnded& record, bool again);
   void count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome);
-  void add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec, bool runs = false);
+  void add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec, Claim claim,
+                 bool runs = false);
   void drop_lease(Worker& worker, const AttemptKey& key);
   void promote(Worker& worker);
   void recount(Worker& worker);
+  void recount_use(Worker& worker);
   void not_ahead(const AttemptKey& key);
   TimeMs backoff_ms(const ActiveRank& rank) const;
   TimeMs backoff_ms(uint32_t tries, EndReason last) const;
@@ -563,8 +594,14 @@ inline uint32_t cpus_of(const JobSpec& spec) {
 
 JobState job_state(const Job& job);
 
-// How many ranks of a gang the worker could take if it had nothing else.
-uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec, bool doubtful);
+// Such a rank could run there if nothing else did. Cpus are not looked at.
+inline bool could_hold(const Worker& worker, const Need& need) {
+  return lacks(worker.capacity(), need).empty();
+}
+
+// How many ranks of a gang, at most `most`, the worker could take if it had nothing else.
+uint32_t gang_ranks_on_empty(const Worker& worker, const JobSpec& spec, const Need& need,
+                             uint32_t most, bool doubtful);
 EndReason stop_reason(const Job& job);  // for the attempts of a stopped one
 
 // The one that stands for most, of those that are not passed over, and of equal ones the newest;

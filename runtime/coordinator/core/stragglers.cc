@@ -78,7 +78,7 @@ void Core::State::try_seconds() {
 TimeMs Core::State::try_seconds_of(Job& job) {
   const uint64_t median = job.durations.median_ms();
   const uint64_t slow = std::max(median * config.straggler_percent / 100, config.straggler_min_ms);
-  const Demand demand{job.spec->room, cpus_of(*job.spec), job.spec->resources.memory_bytes};
+  const Demand demand{job.spec->room, need_of(job)};
   uint32_t budget = std::max<uint32_t>(config.max_placements_per_step, 1);
   TimeMs next = now + 60 * kLookEveryMs;
   std::vector<std::pair<uint32_t, WorkerId>> slow_ranks;
@@ -101,7 +101,7 @@ TimeMs Core::State::try_seconds_of(Job& job) {
     Worker* worker = choose_worker(demand, anywhere ? WorkerId() : own);
     if (worker == nullptr || budget-- == 0) break;
     if (worker->info.id == own && !anywhere) continue;
-    lease(job, rank, job.ranks.attempts(rank) + 1, *worker, true);
+    lease(job, rank, job.ranks.attempts(rank) + 1, *worker, demand.need, true);
   }
   return next;
 }

@@ -95,6 +95,10 @@ std::vector<WorkerView> Core::workers() const {
     for (const auto& [key, lease] : worker.leases) {
       view.leases += lease.ahead == 0 && !is_held(state_->jobs.at(key.job));
     }
+    view.memory_used_bytes = worker.use.memory_bytes;
+    view.disk_used_bytes = worker.use.disk_bytes;
+    view.named_used.assign(worker.use.named.begin(), worker.use.named.end());
+    for (const GpuUse& gpu : worker.use.gpus) view.gpus.push_back({gpu.bytes, gpu.ranks});
     view.finished = worker.finished;
     view.last_seen = worker.last_seen;
     view.draining = worker.draining;

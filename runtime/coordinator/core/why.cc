@@ -17,15 +17,24 @@ struct Offer {
   const Worker* most_memory = nullptr;
   uint64_t usable = 0, used = 0, elsewhere = 0;
   bool cpus_free = false;
+  std::string lacking;  // what some lack, beside cpus
+  size_t named = 0;
   std::vector<std::string> unusable;  // those that take no work, and why
 
-  void add(const Worker& worker, uint32_t cpus, uint64_t memory) {
+  void add(const Worker& worker, const Need& need) {
     const WorkerInfo& info = worker.info;
+    const uint32_t cpus = need.cpus_milli;
     if (most_cpus == nullptr || info.cpus_milli > most_cpus->info.cpus_milli) most_cpus = &worker;
     if (most_memory == nullptr || info.memory_bytes > most_memory->info.memory_bytes) {
       most_memory = &worker;
     }
-    if (info.cpus_milli < cpus || info.memory_bytes < memory) return;
+    if (const std::string what = lacks(worker.capacity(), need); !what.empty()) {
+      if (named++ < kMaxWorkersNamed) {
+        lacking += (lacking.empty() ? "" : "; ") + what + " on " + info.name;
+      }
+      return;
+    }
+    if (info.cpus_milli < cpus) return;
     usable += info.cpus_milli;
     used += worker.used_milli;
     cpus_free = cpus_free || worker.free_milli() >= int64_t(cpus);
@@ -45,11 +54,19 @@ std::string too_small(const std::string& need, const Worker& worker, const std::
   return "needs " + need + "; the largest worker attached (" + worker.info.name + ") has " + has;
 }
 
-std::string in_use(const Offer& offer, uint64_t memory) {
+std::string in_use(const Offer& offer, const Need& need) {
   std::string text = "waits for a free slot: " + cpus_text(offer.used) + " of " +
                      cpus_text(offer.usable) + " cpus in use";
-  if (offer.cpus_free && memory > 0) {
-    text = "waits for " + format_bytes(memory) + " of memory to be free beside free cpus";
+  if (offer.cpus_free) {
+    std::string more;
+    const auto add = [&](const std::string& what) { more += (more.empty() ? "" : " and ") + what; };
+    if (need.memory_bytes > 0) add(format_bytes(need.memory_bytes) + " of memory");
+    if (need.disk_bytes > 0) add(format_bytes(need.disk_bytes) + " of disk");
+    for (const auto& [name, milli] : need.named) add(format_milli(milli) + " of " + name);
+    if (need.gpus > 0) {
+      add(gpus_text(need.gpus, need) + (need.gpu_alone ? " that nothing else uses" : ""));
+    }
+    if (!more.empty()) text = "waits for " + more + " to be free beside free cpus";
   }
   const std::string unusable = offer.unusable_text();
   return unusable.empty() ? text : text + " (" + unusable + ")";
@@ -94,7 +111,8 @@ std::string Core::State::takes_no_work(const Worker& worker, TimeMs at) const {
 std::string Core::State::missing(const Job& job, TimeMs at) const {
   const std::string& room = job.spec->room;
   const uint32_t cpus = cpus_of(*job.spec);
-  const uint64_t memory = job.spec->resources.memory_bytes;
+  const Need need = need_of(job);
+  const uint64_t memory = need.memory_learned ? 0 : need.memory_bytes;
   Offer offer;
   for (const auto& [id, worker] : workers) {
     if (!worker.attached) continue;
@@ -103,7 +121,7 @@ std::string Core::State::missing(const Job& job, TimeMs at) const {
     } else if (std::string unusable = takes_no_work(worker, at); !unusable.empty()) {
       offer.unusable.push_back(std::move(unusable));
     } else {
-      offer.add(worker, cpus, memory);
+      offer.add(worker, need);
     }
   }
   if (offer.most_cpus == nullptr) {
@@ -120,11 +138,14 @@ std::string Core::State::missing(const Job& job, TimeMs at) const {
     return too_small(format_bytes(memory) + " of memory", *offer.most_memory,
                      format_bytes(most_memory.memory_bytes));
   }
+  if (offer.usable == 0 && !offer.lacking.empty()) {
+    return "needs what no worker attached has: " + offer.lacking;
+  }
   if (offer.usable == 0) {
     return "needs " + cpus_text(cpus) + " cpus and " + format_bytes(memory) +
            " of memory; no worker attached has both";
   }
-  return in_use(offer, memory);
+  return in_use(offer, need);
 }
 
 // The reason of one rank that waits, given what keeps those from starting that could.

@@ -134,7 +134,7 @@ void Core::State::hear_busy(Worker& worker, const std::string& busy) {
 bool Core::State::failed_at_once(const AttemptOutcome& outcome) const {
   return outcome.duration_ms <= config.at_once_ms &&
          (uses_up_a_retry(outcome.reason) || outcome.reason == EndReason::inputs_unavailable ||
-          outcome.reason == EndReason::disk_full);
+          outcome.reason == EndReason::disk_full || outcome.reason == EndReason::gpu_fault);
 }
 
 // It has succeeded there, or has outlived by far those that fail.
@@ -217,8 +217,7 @@ bool Core::State::excuse_start(const Job& job, const ActiveRank& rank, const Wor
     const Worker& other = entry.second;
     return other.info.id != worker.info.id && other.takes_leases() &&
            (job.spec->room.empty() || job.spec->room == other.info.room) &&
-           cpus_of(*job.spec) <= other.info.cpus_milli &&
-           job.spec->resources.memory_bytes <= other.info.memory_bytes;
+           cpus_of(*job.spec) <= other.info.cpus_milli && could_hold(other, need_of(job));
   };
   if (std::none_of(workers.begin(), workers.end(), could_take)) return false;
   outcome.detail = bounded("cannot start on " + worker.info.name +
@@ -280,9 +279,10 @@ void Core::State::hurry_asides(const Demand& demand) {
     if (!worker.attached || !worker.responsive || worker.draining || worker.paused) return 0;
     if (!worker.info.busy.empty()) return 0;
     if (!demand.room.empty() && demand.room != worker.info.room) return 0;
-    const uint64_t memory =
-        demand.memory_bytes == 0 ? UINT64_MAX : worker.info.memory_bytes / demand.memory_bytes;
-    return std::min<uint64_t>(worker.info.cpus_milli / demand.cpus_milli, memory);
+    if (!could_hold(worker, demand.need)) return 0;
+    const uint64_t bytes = demand.need.memory_learned ? 0 : demand.need.memory_bytes;
+    const uint64_t memory = bytes == 0 ? UINT64_MAX : worker.info.memory_bytes / bytes;
+    return std::min<uint64_t>(worker.info.cpus_milli / demand.need.cpus_milli, memory);
   };
   for (const auto& [id, worker] : workers) {
     if (worker.set_aside()) continue;

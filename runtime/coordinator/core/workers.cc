@@ -8,7 +8,7 @@ namespace pesc::coordinator {
 namespace {
 
 void bound_info(WorkerInfo& info) {
-  constexpr size_t kMaxName = 256, kMaxWarnings = 20;
+  constexpr size_t kMaxName = 256, kMaxWarnings = 20, kMaxGpus = 1024;
   for (std::string* text :
        {&info.name, &info.room, &info.advertise, &info.software, &info.machine}) {
     *text = bounded(std::move(*text), kMaxName);
@@ -16,11 +16,17 @@ void bound_info(WorkerInfo& info) {
   if (info.warnings.size() > kMaxWarnings) info.warnings.resize(kMaxWarnings);
   info.busy = bounded(std::move(info.busy), kMaxBusyText);
   for (std::string& warning : info.warnings) warning = bounded(std::move(warning));
+  if (info.gpus.size() > kMaxGpus) info.gpus.resize(kMaxGpus);
+  for (Gpu& gpu : info.gpus) {
+    for (std::string* text : {&gpu.uuid, &gpu.name, &gpu.driver, &gpu.trouble}) {
+      *text = bounded(std::move(*text), kMaxName);
+    }
+  }
 }
 
 bool over(const Worker& worker) {
   return worker.used_milli > worker.info.cpus_milli || worker.spare_milli() < 0 ||
-         worker.memory_used > worker.info.memory_bytes;
+         is_over(worker.capacity(), worker.use);
 }
 
 std::vector<AttemptKey> sorted(std::vector<AttemptKey> keys) {
@@ -132,6 +138,7 @@ void Core::State::on(const WorkerReported& event) {
     }
     answer.acknowledged.push_back(report.key);
   }
+  if (event.gpus) hear_gpus(worker, *event.gpus);
   for (const AttemptProgress& progress : event.progress) take_progress(worker, progress);
   worker.reported.insert(answer.acknowledged.begin(), answer.acknowledged.end());
   const std::vector<AttemptKey> holding = sorted(event.holding);
@@ -142,6 +149,15 @@ void Core::State::on(const WorkerReported& event) {
     return !std::binary_search(holding.begin(), holding.end(), key);
   });
   out.actions.push_back(std::move(answer));
+}
+
+// What ran there runs on, though a GPU may be gone, or others may use more of it now.
+void Core::State::hear_gpus(Worker& worker, const std::vector<Gpu>& gpus) {
+  worker.info.gpus = gpus;
+  bound_info(worker.info);
+  recount_use(worker);
+  worker.excused = worker.excused || over(worker);
+  unblock(worker);
 }
 
 void Core::State::on(const TimerFired& event) { unix_ms = std::max(unix_ms, event.unix_ms); }
@@ -184,7 +200,8 @@ std::optional<StopRequest> Core::State::reconcile_held(Worker& worker, const Att
   if (job->stopped || rank == job->active.end()) return revoked;
   for (const LostAttempt& lost : rank->second.lost) {
     if (lost.attempt != key.attempt || lost.worker != worker.info.id) continue;
-    emit(AttemptLeased{key, worker.info.id, lost.checkpoint, lost.second, lost.base_ms});
+    emit(
+        AttemptLeased{key, worker.info.id, lost.checkpoint, lost.second, lost.base_ms, lost.claim});
     worker.excused = worker.excused || over(worker);
     return std::nullopt;
   }
