@@ -16,6 +16,8 @@ constexpr JobId kJob{0x0ab00000'00000001};
 constexpr JobId kOther{0x0ab00001'00000002};
 constexpr WorkerId kWorker{77};
 
+const Claim kClaim{1ull << 31, 1ull << 30, true, {"GPU-1", "GPU-2"}};
+
 class JournalFile : public ::testing::Test {
  protected:
   JournalFile() { options_.path = dir_ / "journal.db"; }
@@ -103,7 +105,7 @@ TEST_F(JournalFile, CheckpointsGangsAndDrainsComeBackInOrder) {
                         kept(kJob, 4, 2, {"a", "c"}), GangStarted{kJob, 1, "192.0.2.9", 20'001},
                         AttemptEnded{{kJob, 4, 1}, lost, false, RankState::waiting},
                         CheckpointsDropped{kJob, 4, 1},
-                        AttemptLeased{{kJob, 4, 2}, kWorker, 2, true, 2'500}}),
+                        AttemptLeased{{kJob, 4, 2}, kWorker, 2, true, 2'500, kClaim}}),
       absl::OkStatus());
   // A name that is seen again is still draining.
   ASSERT_EQ(journal_->commit({WorkerSeen{kWorker, "new name", "lab"}}), absl::OkStatus());
@@ -126,6 +128,7 @@ TEST_F(JournalFile, CheckpointsGangsAndDrainsComeBackInOrder) {
   EXPECT_EQ(again.checkpoint, 2u);
   EXPECT_EQ(again.base_ms, 2'500u);
   EXPECT_TRUE(again.second);
+  EXPECT_EQ(again.claim, kClaim);
 
   ASSERT_EQ(journal_->commit({WorkerDraining{kWorker, false, true}}), absl::OkStatus());
   ASSERT_EQ(open(), absl::OkStatus());
@@ -219,7 +222,7 @@ INSERT INTO jobs VALUES(770115536280354817,1,x'616e6e',x')sql" +
 TEST_F(JournalFile, AVersion1IsMigratedAndGoesOn) {
   sql(version_1());
   ASSERT_EQ(open(), absl::OkStatus());
-  EXPECT_EQ(count("PRAGMA user_version"), 2);
+  EXPECT_EQ(count("PRAGMA user_version"), 3);
   ASSERT_EQ(replayed_.size(), 6u);
   EXPECT_EQ(std::get<WorkerSeen>(replayed_[0]).name, "pc-7");
   EXPECT_EQ(*std::get<JobAdded>(replayed_[1]).spec, simple_spec(10));
@@ -252,11 +255,11 @@ TEST_F(JournalFile, AMigrationThatFindsNoRoomLeavesVersion1) {
 TEST_F(JournalFile, ALaterVersionIsRefusedByName) {
   ASSERT_EQ(open(), absl::OkStatus());
   journal_ = nullptr;
-  sql("PRAGMA user_version=3");
+  sql("PRAGMA user_version=4");
   const absl::Status status = open();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_NE(status.message().find("has schema version 3"), absl::string_view::npos) << status;
-  EXPECT_NE(status.message().find("versions 1 to 2"), absl::string_view::npos) << status;
+  EXPECT_NE(status.message().find("has schema version 4"), absl::string_view::npos) << status;
+  EXPECT_NE(status.message().find("versions 1 to 3"), absl::string_view::npos) << status;
 }
 
 // ---- damage -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@
 
 namespace pesc::coordinator {
 
-inline constexpr int kJournalSchema = 2;
+inline constexpr int kJournalSchema = 3;
 
 struct JournalOptions {
   std::filesystem::path path;
@@ -67,6 +67,7 @@ struct AttemptRow {
   uint32_t checkpoint = 0;  // it began from; 0: from none
   bool second = false;
   uint64_t base_ms = 0;  // what that checkpoint stands for
+  Claim claim;
   bool ended = false;
   bool final = false;
   RankState state = RankState::running;

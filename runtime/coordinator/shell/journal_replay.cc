@@ -18,8 +18,8 @@ struct Part {
 };
 constexpr Part kParts[] = {
     {"SELECT seq,kind,payload,crc FROM job_events WHERE job=?1 ORDER BY seq", 0},
-    {"SELECT leased_seq,rank,attempt,worker,ended_seq,checkpoint,second,base,crc FROM "
-     "attempts WHERE job=?1 AND leased_seq>0 ORDER BY leased_seq",
+    {"SELECT leased_seq,rank,attempt,worker,ended_seq,checkpoint,second,base,claim,crc "
+     "FROM attempts WHERE job=?1 AND leased_seq>0 ORDER BY leased_seq",
      0},
     {"SELECT " PESC_ATTEMPT_COLUMNS
      " FROM attempts WHERE job=?1 AND ended_seq>0 ORDER BY ended_seq",
@@ -189,12 +189,13 @@ void Replay::lease_row(JobId job, const Apply& apply) {
   attempt.row.checkpoint = uint32_t(s.integer(5));
   attempt.row.second = s.integer(6) != 0;
   attempt.row.base_ms = s.u64(7);
-  if (s.u64(4) == 0 && attempt_crc(attempt) != uint32_t(s.integer(8))) {
+  attempt.row.claim = decode_claim(s.bytes(8));
+  if (s.u64(4) == 0 && attempt_crc(attempt) != uint32_t(s.integer(9))) {
     damages_.add(job, attempt_name(attempt.row.key));
     return;
   }
   apply(AttemptLeased{attempt.row.key, attempt.row.worker, attempt.row.checkpoint,
-                      attempt.row.second, attempt.row.base_ms});
+                      attempt.row.second, attempt.row.base_ms, std::move(attempt.row.claim)});
 }
 
 void Replay::end_row(JobId job, const Apply& apply) {

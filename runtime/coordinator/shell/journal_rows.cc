@@ -89,6 +89,8 @@ AttemptOutcome read_outcome(const Statement& row, int at) {
   outcome.output = blob_ref(row.bytes(at + 9), row.u64(at + 10));
   outcome.uncollected = split_names(row.bytes(at + 11));
   outcome.saved_ms = row.u64(at + 14);
+  outcome.written_bytes = row.u64(at + 17);
+  outcome.peak_gpu_bytes = row.u64(at + 18);
   return outcome;
 }
 
@@ -101,6 +103,25 @@ std::string join_names(const std::vector<std::string>& names) {
     joined.push_back('\0');
   }
   return joined;
+}
+
+std::string encode(const Claim& claim) {
+  if (claim == Claim()) return "";
+  Bytes bytes;
+  bytes.number(claim.memory_bytes).number(claim.gpu_memory_bytes).number(claim.gpu_alone);
+  for (const std::string& gpu : claim.gpus) bytes.text(gpu);
+  return bytes.take();
+}
+
+Claim decode_claim(std::string_view bytes) {
+  Claim claim;
+  if (bytes.empty()) return claim;
+  Reader reader(bytes);
+  claim.memory_bytes = reader.number();
+  claim.gpu_memory_bytes = reader.number();
+  claim.gpu_alone = reader.number() != 0;
+  while (!reader.at_end() && reader.good()) claim.gpus.push_back(reader.text());
+  return claim;
 }
 
 std::string_view output_bytes(const BlobRef& output) {
@@ -118,6 +139,7 @@ uint32_t attempt_crc(const StoredAttempt& a) {
   if (row.checkpoint != 0 || row.second || saved_ms != 0 || row.base_ms != 0) {
     bytes.number(row.checkpoint).number(row.second).number(saved_ms).number(row.base_ms);
   }
+  if (row.claim != Claim()) bytes.text(encode(row.claim));
   if (a.ended_seq == 0) return bytes.crc();
   const AttemptOutcome& o = row.outcome;
   bytes.number(row.final).number(uint64_t(row.state)).number(uint64_t(o.reason));
@@ -125,6 +147,9 @@ uint32_t attempt_crc(const StoredAttempt& a) {
   bytes.number(o.refused_arguments).text(o.detail).number(uint64_t(o.started_unix_ms));
   bytes.number(o.duration_ms).number(o.cpu_ms).number(o.max_rss_bytes);
   bytes.text(output_bytes(o.output)).number(o.output.size_bytes).text(join_names(o.uncollected));
+  if (o.written_bytes != 0 || o.peak_gpu_bytes != 0) {
+    bytes.number(o.written_bytes).number(o.peak_gpu_bytes);
+  }
   return bytes.crc();
 }
 
@@ -137,13 +162,14 @@ StoredAttempt read_attempt(const Statement& row, int at, bool* intact) {
   a.row.checkpoint = uint32_t(row.integer(at + 20));
   a.row.second = row.integer(at + 21) != 0;
   a.row.base_ms = row.u64(at + 23);
+  a.row.claim = decode_claim(row.bytes(at + 24));
   a.row.ended = a.ended_seq != 0;
   if (a.row.ended) {
     a.row.final = row.integer(at + 6) != 0;
     a.row.state = static_cast<RankState>(row.integer(at + 7));
     a.row.outcome = read_outcome(row, at + 8);
   }
-  if (intact != nullptr) *intact = attempt_crc(a) == static_cast<uint32_t>(row.integer(at + 24));
+  if (intact != nullptr) *intact = attempt_crc(a) == static_cast<uint32_t>(row.integer(at + 27));
   return a;
 }
 

@@ -17,7 +17,7 @@ namespace pesc::coordinator {
 #define PESC_ATTEMPT_COLUMNS                                                                  \
   "job,rank,attempt,worker,leased_seq,ended_seq,final,state,reason,exit_code,signal,"         \
   "refused,detail,started,duration,cpu,rss,output,output_size,uncollected,checkpoint,second," \
-  "saved,base,crc"
+  "saved,base,claim,written,gpu_peak,crc"
 
 struct StoredAttempt {
   AttemptRow row;
@@ -27,6 +27,9 @@ struct StoredAttempt {
 
 StoredAttempt read_attempt(const Statement& statement, int first_column, bool* intact);
 uint32_t attempt_crc(const StoredAttempt& attempt);
+// Empty for a claim of nothing.
+std::string encode(const Claim& claim);
+Claim decode_claim(std::string_view bytes);  // of damaged bytes: something, and the checksum says so
 std::string join_names(const std::vector<std::string>& names);
 std::string_view output_bytes(const BlobRef& output);
 

@@ -48,6 +48,11 @@ CREATE TABLE checkpoint_drops(
 CREATE TABLE dropped_blobs(
   id INTEGER PRIMARY KEY AUTOINCREMENT, manifest BLOB NOT NULL, chunks BLOB NOT NULL);
 )sql",
+    R"sql(
+ALTER TABLE attempts ADD COLUMN claim BLOB;
+ALTER TABLE attempts ADD COLUMN written INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN gpu_peak INTEGER NOT NULL DEFAULT 0;
+)sql",
 };
 static_assert(std::size(kSteps) == kJournalSchema);
 

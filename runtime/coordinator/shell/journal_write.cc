@@ -13,17 +13,18 @@ absl::Status SqliteJournal::prepare() {
       {&statements_.add_job,
        "INSERT INTO jobs(id,seq,owner,spec,submitted,crc) VALUES(?1,?2,?3,?4,?5,?6)"},
       {&statements_.lease,
-       "INSERT OR REPLACE INTO attempts(job,rank,attempt,worker,leased_seq,checkpoint,second,"
-       "base,crc) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)"},
+       "INSERT OR REPLACE INTO attempts(job,rank,attempt,worker,leased_seq,checkpoint,second,base,"
+       "claim,crc) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)"},
       {&statements_.end,
        "UPDATE attempts SET ended_seq=?4,final=?5,state=?6,reason=?7,exit_code=?8,signal=?9,"
        "refused=?10,detail=?11,started=?12,duration=?13,cpu=?14,rss=?15,output=?16,"
-       "output_size=?17,uncollected=?18,saved=?19,crc=?20 WHERE job=?1 AND rank=?2 AND attempt=?3"},
+       "output_size=?17,uncollected=?18,saved=?19,written=?20,"
+       "gpu_peak=?21,crc=?22 WHERE job=?1 AND rank=?2 AND attempt=?3"},
       {&statements_.end_unknown,
        "INSERT OR IGNORE INTO attempts(job,rank,attempt,worker,leased_seq,crc) "
        "VALUES(?1,?2,?3,0,0,0)"},
       {&statements_.find_attempt,
-       "SELECT worker,leased_seq,checkpoint,second,base FROM attempts "
+       "SELECT worker,leased_seq,checkpoint,second,base,claim FROM attempts "
        "WHERE job=?1 AND rank=?2 AND attempt=?3"},
       {&statements_.event,
        "INSERT INTO job_events(job,seq,kind,payload,crc) VALUES(?1,?2,?3,?4,?5)"},
@@ -77,6 +78,7 @@ absl::Status SqliteJournal::write(const AttemptLeased& record) {
   attempt.row.checkpoint = record.checkpoint;
   attempt.row.second = record.second;
   attempt.row.base_ms = record.base_ms;
+  attempt.row.claim = record.claim;
   attempt.leased_seq = next_seq_;
   Statement& s = statements_.lease;
   s.bind_u64(1, record.key.job.value);
@@ -87,7 +89,9 @@ absl::Status SqliteJournal::write(const AttemptLeased& record) {
   s.bind(6, record.checkpoint);
   s.bind(7, record.second);
   s.bind_u64(8, record.base_ms);
-  s.bind(9, attempt_crc(attempt));
+  const std::string claim = encode(record.claim);
+  s.bind_bytes(9, claim);
+  s.bind(10, attempt_crc(attempt));
   return s.run();
 }
 
@@ -109,6 +113,7 @@ absl::StatusOr<StoredAttempt> SqliteJournal::stored(const AttemptKey& key) {
     attempt.row.checkpoint = uint32_t(s.integer(2));
     attempt.row.second = s.integer(3) != 0;
     attempt.row.base_ms = s.u64(4);
+    attempt.row.claim = decode_claim(s.bytes(5));
     return attempt;
   }
   Statement& insert = statements_.end_unknown;
@@ -148,7 +153,9 @@ absl::Status SqliteJournal::write(const AttemptEnded& record) {
   s.bind_u64(17, o.output.size_bytes);
   s.bind_bytes(18, uncollected);
   s.bind_u64(19, o.saved_ms);
-  s.bind(20, attempt_crc(*attempt));
+  s.bind_u64(20, o.written_bytes);
+  s.bind_u64(21, o.peak_gpu_bytes);
+  s.bind(22, attempt_crc(*attempt));
   return s.run();
 }
 
