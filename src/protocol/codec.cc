@@ -245,6 +245,78 @@ void encode(JobSpec::Builder out, const ::pesc::JobSpec& value) {
   out.setJobTimeLimitMs(value.job_time_limit_ms);
   out.setCheckpointEveryMs(value.checkpoint_every_ms);
   out.setSecondAttempts(value.second_attempts);
+  out.setPriority(value.priority);
+  out.setDiskBytes(value.resources.disk_bytes);
+  out.setGpusMilli(value.resources.gpus_milli);
+  out.setGpuMemoryBytes(value.resources.gpu_memory_bytes);
+  out.setGpuExclusive(value.resources.gpu_exclusive);
+  out.setMinComputeCapability(value.resources.min_compute_capability);
+  if (!value.resources.named.empty()) {
+    encode(out.initNamed(value.resources.named.size()), value.resources.named);
+  }
+}
+
+void encode(capnp::List<NamedResource>::Builder out, const NamedResources& value) {
+  for (unsigned i = 0; i < out.size(); ++i) {
+    out[i].setName(value[i].first);
+    out[i].setMilli(value[i].second);
+  }
+}
+
+absl::StatusOr<NamedResources> decode(capnp::List<NamedResource>::Reader in) {
+  return guarded([in]() -> absl::StatusOr<NamedResources> {
+    if (in.size() > kMaxNamedResources) return detail::too_many(in.size(), kMaxNamedResources);
+    NamedResources value;
+    for (const auto one : in) {
+      const std::string name = one.getName().cStr();
+      if (!is_resource_name(name) || (!value.empty() && value.back().first >= name) ||
+          one.getMilli() > kMaxNamedMilli) {
+        return malformed("named resources that are not sorted names with amounts");
+      }
+      value.emplace_back(name, one.getMilli());
+    }
+    return value;
+  });
+}
+
+void encode(Gpu::Builder out, const ::pesc::Gpu& value) {
+  out.setUuid(value.uuid);
+  out.setName(value.name);
+  out.setDriver(value.driver);
+  out.setComputeCapability(value.compute_capability);
+  out.setMemoryBytes(value.memory_bytes);
+  out.setTakenBytes(value.taken_bytes);
+  out.setReportsMemory(value.reports_memory);
+  out.setTrouble(value.trouble);
+}
+
+absl::StatusOr<::pesc::Gpu> decode(Gpu::Reader in) {
+  return guarded([in]() -> absl::StatusOr<::pesc::Gpu> {
+    ::pesc::Gpu value;
+    value.uuid = in.getUuid().cStr();
+    value.name = in.getName().cStr();
+    value.driver = in.getDriver().cStr();
+    value.compute_capability = in.getComputeCapability();
+    value.memory_bytes = in.getMemoryBytes();
+    value.taken_bytes = in.getTakenBytes();
+    value.reports_memory = in.getReportsMemory();
+    value.trouble = in.getTrouble().cStr();
+    if (value.uuid.empty()) return malformed("a GPU without a UUID");
+    return value;
+  });
+}
+
+absl::StatusOr<std::vector<::pesc::Gpu>> decode(capnp::List<Gpu>::Reader in) {
+  return guarded([in]() -> absl::StatusOr<std::vector<::pesc::Gpu>> {
+    if (in.size() > kMaxGpus) return detail::too_many(in.size(), kMaxGpus);
+    std::vector<::pesc::Gpu> value;
+    for (const auto one : in) {
+      absl::StatusOr<::pesc::Gpu> gpu = decode(one);
+      if (!gpu.ok()) return gpu.status();
+      value.push_back(std::move(*gpu));
+    }
+    return value;
+  });
 }
 
 namespace {
@@ -273,7 +345,15 @@ absl::StatusOr<::pesc::JobSpec> decode_spec(JobSpec::Reader in) {
   take(status, value.collect, decode_strings(in.getCollect(), kMaxPatterns));
   take(status, value.inject, in_range(in.getInject(), Inject::none, "inject"));
   status.Update(decode_environment(in, value));
-  value.resources = {in.getCpusMilli(), in.getMemoryBytes()};
+  value.resources.cpus_milli = in.getCpusMilli();
+  value.resources.memory_bytes = in.getMemoryBytes();
+  value.resources.disk_bytes = in.getDiskBytes();
+  value.resources.gpus_milli = in.getGpusMilli();
+  value.resources.gpu_memory_bytes = in.getGpuMemoryBytes();
+  value.resources.gpu_exclusive = in.getGpuExclusive();
+  value.resources.min_compute_capability = in.getMinComputeCapability();
+  take(status, value.resources.named, decode(in.getNamed()));
+  value.priority = in.getPriority();
   value.retries = in.getRetries();
   value.time_limit_ms = in.getTimeLimitMs();
   value.grace_ms = in.getGraceMs();
@@ -304,6 +384,8 @@ absl::StatusOr<::pesc::AttemptOutcome> decode_outcome(Outcome::Reader in) {
   value.saved_ms = in.getSavedMs();
   value.cpu_ms = in.getCpuMs();
   value.max_rss_bytes = in.getMaxRssBytes();
+  value.written_bytes = in.getWrittenBytes();
+  value.peak_gpu_bytes = in.getPeakGpuBytes();
   take(status, value.output, decode(in.getOutput()));
   take(status, value.uncollected, decode_strings(in.getUncollected(), kMaxUncollected));
   if (!status.ok()) return status;
@@ -328,6 +410,8 @@ void encode(Outcome::Builder out, const ::pesc::AttemptOutcome& value) {
   out.setSavedMs(value.saved_ms);
   out.setCpuMs(value.cpu_ms);
   out.setMaxRssBytes(value.max_rss_bytes);
+  out.setWrittenBytes(value.written_bytes);
+  out.setPeakGpuBytes(value.peak_gpu_bytes);
   if (value.output != ::pesc::BlobRef{}) encode(out.initOutput(), value.output);
   if (value.uncollected.empty()) return;
   encode(out.initUncollected(std::min(value.uncollected.size(), kMaxUncollected)),

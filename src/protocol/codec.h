@@ -31,6 +31,12 @@ struct Stop {
 void encode(BlobRef::Builder out, const ::pesc::BlobRef& value);
 void encode(AttemptKey::Builder out, const ::pesc::AttemptKey& value);
 void encode(FileRef::Builder out, const ::pesc::FileRef& value);
+void encode(capnp::List<NamedResource>::Builder out, const NamedResources& value);
+absl::StatusOr<NamedResources> decode(capnp::List<NamedResource>::Reader in);
+inline constexpr size_t kMaxGpus = 1024;  // of a worker
+void encode(Gpu::Builder out, const ::pesc::Gpu& value);
+absl::StatusOr<::pesc::Gpu> decode(Gpu::Reader in);
+absl::StatusOr<std::vector<::pesc::Gpu>> decode(capnp::List<Gpu>::Reader in);
 void encode(JobSpec::Builder out, const ::pesc::JobSpec& value);
 void encode(Outcome::Builder out, const ::pesc::AttemptOutcome& value);
 void encode(StopRequest::Builder out, const Stop& value);

@@ -3,7 +3,7 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("pesc::protocol");
 
-const protocolVersion :UInt32 = 2;
+const protocolVersion :UInt32 = 3;
 # A connection begins with 8 bytes in each direction, before Cap'n Proto: "PESC", then the version,
 # big-endian. Who sends something else is not PESC; who sends another version is told so.
 
@@ -46,6 +46,26 @@ struct JobSpec {
   jobTimeLimitMs @20 :UInt64;
   checkpointEveryMs @21 :UInt64;
   secondAttempts @22 :Bool = true;
+  priority @23 :Int32;
+  diskBytes @24 :UInt64;
+  gpusMilli @25 :UInt32;
+  gpuMemoryBytes @26 :UInt64;
+  gpuExclusive @27 :Bool;
+  minComputeCapability @28 :UInt32;    # 8.6 is 806
+  named @29 :List(NamedResource);      # sorted by name
+}
+
+struct NamedResource { name @0 :Text; milli @1 :UInt64; }
+
+struct Gpu {
+  uuid @0 :Text;
+  name @1 :Text;
+  driver @2 :Text;
+  computeCapability @3 :UInt32;
+  memoryBytes @4 :UInt64;
+  takenBytes @5 :UInt64;               # by processes that are not PESC's
+  reportsMemory @6 :Bool;              # of each process
+  trouble @7 :Text;                    # empty: healthy
 }
 
 struct Outcome {
@@ -61,6 +81,8 @@ struct Outcome {
   uncollected @9 :List(Data);
   refusedArguments @10 :Bool;
   savedMs @11 :UInt64;
+  writtenBytes @12 :UInt64;
+  peakGpuBytes @13 :UInt64;
 }
 
 struct CheckpointFile {
@@ -167,6 +189,18 @@ struct WorkerStatus {
   lastSeenUnixMs @11 :Int64;
   warnings @12 :List(Text);
   trouble @13 :Text;                   # why it gets no work although it is attached; else empty
+  memoryUsedBytes @14 :UInt64;         # given to attempts
+  diskBytes @15 :UInt64;
+  diskUsedBytes @16 :UInt64;
+  named @17 :List(NamedResource);
+  namedUsed @18 :List(NamedResource);
+  gpus @19 :List(GpuStatus);
+}
+
+struct GpuStatus {
+  gpu @0 :Gpu;
+  usedBytes @1 :UInt64;                # given to attempts
+  ranks @2 :UInt32;
 }
 
 struct WhyLine { ranks @0 :Text; count @1 :UInt32; state @2 :UInt8; reason @3 :Data; }
@@ -220,6 +254,9 @@ struct WorkerInfo {
   machine @7 :Text;                    # machine id / boot id, to tell a cloned state directory
   warnings @8 :List(Text);             # e.g. "ranks run as the worker's own user"
   busy @9 :Data;                       # why it takes no new ranks now; empty: it does
+  diskBytes @10 :UInt64;               # for attempts
+  gpus @11 :List(Gpu);
+  named @12 :List(NamedResource);
 }
 
 enum PauseOrder { unchanged @0; pause @1; resume @2; }
@@ -232,6 +269,8 @@ struct Lease {
   hold @4 :Bool;                       # of a gang: prepare it, say `ready`, start when told
   localRank @5 :UInt32;                # of a gang
   localWorldSize @6 :UInt32;
+  memoryLimitBytes @7 :UInt64;         # to hold it to; 0: none
+  gpus @8 :List(Text);                 # uuids that it may use
 }
 
 struct Checkpoint { number @0 :UInt32; manifest @1 :BlobRef; }
@@ -259,12 +298,13 @@ interface WorkerSession {
   # holding: every attempt the worker has, running or finished but not acknowledged. Those that the
   # coordinator does not want are named in `stop`.
   report @1 (holding :List(AttemptKey), lastUpdate :UInt64, finished :List(FinishedAttempt),
-             progress :List(AttemptProgress), ready :List(ReadyAttempt), busy :Data)
+             progress :List(AttemptProgress), ready :List(ReadyAttempt), busy :Data,
+             gpus :List(Gpu), gpusChanged :Bool)
       -> (acknowledged :List(AttemptKey), stop :List(StopRequest));
   # Heartbeat and results in one. Answered when what it brings is durable; what is acknowledged
   # (committed, or not wanted) the worker forgets.
   # ready: every held attempt that is prepared, in every report until it is started.
-  # busy: as in WorkerInfo, in every report.
+  # busy: as in WorkerInfo, in every report. gpus: when gpusChanged, as in WorkerInfo.
   blobs @2 () -> (blobs :Blobs);
   checkpoint @3 (key :AttemptKey, manifest :BlobRef, chunks :List(BlobRef), savedMs :UInt64)
       -> (number :UInt32);

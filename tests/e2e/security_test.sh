@@ -83,7 +83,7 @@ print(listener.getsockname()[1], flush=True)
 with open(sys.argv[1], "wb") as heard:
     for _ in range(2):
         peer, _ = listener.accept()
-        peer.sendall(b"PESC\0\0\0\2")
+        peer.sendall(b"PESC\0\0\0\3")
         peer.shutdown(socket.SHUT_WR)
         while data := peer.recv(4096):
             heard.write(data)
@@ -197,9 +197,9 @@ crowd = []
 for i in range(700):
     crowd.append(socket.create_connection((host, int(port))))
     if i % 2:
-        crowd[-1].sendall(b"PESC\0\0\0\2")
+        crowd[-1].sendall(b"PESC\0\0\0\3")
 loud = socket.create_connection((host, int(port)))
-loud.sendall(b"PESC\0\0\0\2" + struct.pack("<II", 0, 1 << 22))
+loud.sendall(b"PESC\0\0\0\3" + struct.pack("<II", 0, 1 << 22))
 while loud.recv(100):
     pass
 print("crowded", flush=True)

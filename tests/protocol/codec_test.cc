@@ -28,7 +28,9 @@ using ::testing::HasSubstr;
   spec.collect = {"**/*.csv"};
   spec.inject = Inject::none;
   spec.environment = {{"A", "1"}, {"B", ""}};
-  spec.resources = {1500, 1ull << 40};
+  spec.resources = {1500,       1ull << 40, 1ull << 41, 2000,
+                    1ull << 33, true,       806,        {{"licence", 500}, {"microscope", 1000}}};
+  spec.priority = -7;
   spec.retries = 3;
   spec.time_limit_ms = UINT64_MAX;
   spec.grace_ms = 0;
@@ -56,6 +58,8 @@ using ::testing::HasSubstr;
   outcome.saved_ms = UINT64_MAX;
   outcome.cpu_ms = 2;
   outcome.max_rss_bytes = UINT64_MAX;
+  outcome.written_bytes = UINT64_MAX - 1;
+  outcome.peak_gpu_bytes = UINT64_MAX - 2;
   outcome.output = {sha256("out"), 1234};
   outcome.uncollected = {"a", "b\n"};
   return outcome;
@@ -102,12 +106,34 @@ TEST(Codec, RoundTripsEveryField) {
   EXPECT_EQ(round_trip<CheckpointManifest>(full_manifest()).value(), full_manifest());
 }
 
+TEST(Codec, Gpus) {
+  ::pesc::Gpu gpu;
+  gpu.uuid = "GPU-1";
+  EXPECT_EQ(round_trip<Gpu>(gpu).value(), gpu);
+  gpu = {"GPU-2", "A name", "535.1", 806, 1ull << 34, 1ull << 30, true, "hot"};
+  EXPECT_EQ(round_trip<Gpu>(gpu).value(), gpu);
+  EXPECT_FALSE(round_trip<Gpu>(::pesc::Gpu()).ok()) << "nobody could be given it";
+}
+
+TEST(Codec, NamedResourcesAreSortedNames) {
+  for (const NamedResources& bad :
+       {NamedResources{{"b", 1}, {"a", 1}}, NamedResources{{"a", 1}, {"a", 1}},
+        NamedResources{{"a b", 1}}, NamedResources{{"", 1}},
+        NamedResources{{"a", kMaxNamedMilli + 1}}}) {
+    ::pesc::JobSpec spec = full_spec();
+    spec.resources.named = bad;
+    EXPECT_FALSE(round_trip<JobSpec>(spec).ok());
+  }
+}
+
 // Names and numbers of the reasons are in journals and in other people's scripts.
 TEST(Codec, EveryReasonHasItsNumber) {
-  const char* names[] = {"succeeded",  "exit_code",    "signal",        "cannot_start",
-                         "time_limit", "output_limit", "out_of_memory", "inputs_unavailable",
-                         "disk_full",  "vacated",      "worker_lost",   "cancelled",
-                         "revoked",    "port_taken",   "worker_faulty", "bad_checkpoint"};
+  const char* names[] = {
+      "succeeded",        "exit_code",         "signal",        "cannot_start",
+      "time_limit",       "output_limit",      "out_of_memory", "inputs_unavailable",
+      "disk_full",        "vacated",           "worker_lost",   "cancelled",
+      "revoked",          "port_taken",        "worker_faulty", "bad_checkpoint",
+      "outgrew_estimate", "gpu_out_of_memory", "gpu_fault"};
   ASSERT_EQ(std::size(names), static_cast<size_t>(kLastEndReason) + 1);
   for (uint8_t i = 0; i < std::size(names); ++i) {
     EXPECT_EQ(to_string(decode_end_reason(i).value()), names[i]);
@@ -302,7 +328,7 @@ TEST(Bytes, AListOfNothingIsNoBomb) {
 
 TEST(Preamble, OfOurVersionIsAccepted) {
   const Preamble preamble = make_preamble();
-  EXPECT_EQ(std::string(preamble.begin(), preamble.end()), std::string("PESC\0\0\0\2", 8));
+  EXPECT_EQ(std::string(preamble.begin(), preamble.end()), std::string("PESC\0\0\0\3", 8));
   EXPECT_EQ(check_preamble(preamble), absl::OkStatus());
   EXPECT_EQ(parse_preamble(make_preamble(0x01020304)).value(), 0x01020304u);
 }

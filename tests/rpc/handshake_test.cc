@@ -6,6 +6,7 @@
 
 #include <random>
 
+#include "pesc.capnp.h"
 #include "rpc/connection.h"
 #include "rpc/credentials.h"
 #include "rpc/socket_stream.h"
@@ -218,11 +219,12 @@ TEST(Connect, NeverAnswers) {
 }
 
 TEST(Connect, AnotherVersion) {
-  Stranger newer(std::string("PESC\0\0\0\3", 8));
+  Stranger newer(std::string("PESC\0\0\0\11", 8));
   Loop loop;
   expect_error(failure_of(loop, connect(loop, newer.address, "")),
                absl::StatusCode::kFailedPrecondition, newer.address,
-               "speaks protocol 3, this program 2: install the same version of PESC on both");
+               "speaks protocol 9, this program " + std::to_string(protocol::PROTOCOL_VERSION) +
+                   ": install the same version of PESC on both");
 }
 
 TEST(Connect, CanBeDropped) {
@@ -241,7 +243,7 @@ TEST(Listener, TellsItsVersionToAnother) {
   int fd = connect_raw(server.address);
   ASSERT_EQ(send(fd, "PESC\0\0\0\7", 8, MSG_NOSIGNAL), 8);
   ::shutdown(fd, SHUT_WR);
-  EXPECT_EQ(read_to_end(fd), std::string("PESC\0\0\0\2", 8));
+  EXPECT_EQ(read_to_end(fd), std::string("PESC\0\0\0\3", 8));
 }
 
 // Whatever a stranger sends, the listener goes on serving others.
@@ -253,7 +255,7 @@ TEST(Listener, GarbageHurtsNobody) {
     auto honest = connect_to(loop, server.address, tls ? tls->certificate_pem : "");
     ASSERT_TRUE(honest);
     for (int i = 0; i < 60; ++i) {
-      std::string bytes = i % 2 ? std::string("PESC\0\0\0\2", 8) : "";
+      std::string bytes = i % 2 ? std::string("PESC\0\0\0\3", 8) : "";
       if (i % 3 == 1) bytes += std::string("\xff\xff\xff\x7f\xff\xff\xff\xff", 8);  // segments
       if (i % 3 == 2) bytes += std::string("\0\0\0\0\xff\xff\xff\x1f", 8);          // a huge one
       size_t length = random() % 3000;
@@ -278,7 +280,7 @@ TEST(Listener, GarbageMessagesHurtNobody) {
   std::mt19937 random(11);
   for (int i = 0; i < 200; ++i) {
     uint32_t words = 1 + random() % 60;
-    std::string bytes("PESC\0\0\0\2\0\0\0\0", 12);
+    std::string bytes("PESC\0\0\0\3\0\0\0\0", 12);
     bytes.append(reinterpret_cast<const char*>(&words), 4);
     for (uint32_t n = 0; n < words * 8; ++n) {
       bytes += static_cast<char>(random() % 4 == 0 ? random() : random() % 3);

@@ -63,7 +63,7 @@ int dial(const Address& address, const std::string& bytes) {
   return fd;
 }
 
-const std::string kPreamble("PESC\0\0\0\2", 8);
+const std::string kPreamble("PESC\0\0\0\3", 8);
 
 // Returns when the server has hung up.
 size_t read_to_end(int fd) {

@@ -119,6 +119,13 @@ absl::StatusOr<WorkerInfo> decode_worker_info(protocol::WorkerInfo::Reader in) {
     info.warnings.emplace_back(warning.cStr(), std::min(warning.size(), kMaxTextBytes));
   }
   info.busy = busy_text(in.getBusy());
+  info.disk_bytes = in.getDiskBytes();
+  absl::StatusOr<std::vector<Gpu>> gpus = protocol::decode(in.getGpus());
+  if (!gpus.ok()) return gpus.status();
+  info.gpus = *std::move(gpus);
+  absl::StatusOr<NamedResources> named = protocol::decode(in.getNamed());
+  if (!named.ok()) return named.status();
+  info.named = *std::move(named);
   return info;
 }
 
@@ -167,6 +174,15 @@ std::string failure_line(const AttemptOutcome& outcome) {
       break;
     case EndReason::bad_checkpoint:
       line = "it did not start from its checkpoint";
+      break;
+    case EndReason::outgrew_estimate:
+      line = "it used more memory than its program had before";
+      break;
+    case EndReason::gpu_out_of_memory:
+      line = "its GPU had no memory left for it";
+      break;
+    case EndReason::gpu_fault:
+      line = "its GPU failed";
       break;
     default:
       line = std::string(to_string(outcome.reason));

@@ -390,6 +390,21 @@ kj::Promise<void> UserSessionServer::readLog(ReadLogContext context) {
   return service_->settled();  // its worker is away, and may come back
 }
 
+void encode_resources(protocol::WorkerStatus::Builder out, const WorkerView& view) {
+  out.setMemoryUsedBytes(view.memory_used_bytes);
+  out.setDiskBytes(view.info.disk_bytes);
+  out.setDiskUsedBytes(view.disk_used_bytes);
+  protocol::encode(out.initNamed(view.info.named.size()), view.info.named);
+  protocol::encode(out.initNamedUsed(view.named_used.size()), view.named_used);
+  auto gpus = out.initGpus(view.info.gpus.size());
+  for (unsigned i = 0; i < gpus.size(); ++i) {
+    protocol::encode(gpus[i].initGpu(), view.info.gpus[i]);
+    if (i >= view.gpus.size()) continue;  // of a worker that has not been heard of since
+    gpus[i].setUsedBytes(view.gpus[i].used_bytes);
+    gpus[i].setRanks(view.gpus[i].ranks);
+  }
+}
+
 kj::Promise<void> UserSessionServer::workers(WorkersContext context) {
   rpc::throw_if_error(service_->open_status());
   const std::vector<WorkerView> views = service_->core().workers();
@@ -407,6 +422,7 @@ kj::Promise<void> UserSessionServer::workers(WorkersContext context) {
     out[i].setCpusMilli(view.info.cpus_milli);
     out[i].setCpusUsedMilli(view.cpus_used_milli);
     out[i].setMemoryBytes(view.info.memory_bytes);
+    encode_resources(out[i], view);
     out[i].setRunning(view.leases);
     out[i].setFinished(view.finished);
     out[i].setSoftware(view.info.software);

@@ -168,6 +168,11 @@ void WorkerSessionServer::send(const SendUpdate& update) {
       leases[i].setHold(grant.hold);
       leases[i].setLocalRank(grant.local_rank);
       leases[i].setLocalWorldSize(grant.local_world_size);
+      leases[i].setMemoryLimitBytes(grant.memory_limit_bytes);
+      if (!grant.gpus.empty()) {
+        auto gpus = leases[i].initGpus(static_cast<unsigned>(grant.gpus.size()));
+        for (unsigned g = 0; g < gpus.size(); ++g) gpus.set(g, grant.gpus[g]);
+      }
     }
     encode_stops(request.initStop(update.stop.size()), update.stop);
     auto start = request.initStart(update.start.size());
@@ -222,6 +227,7 @@ kj::Promise<void> WorkerSessionServer::take_report(ReportContext context) {
   event.unix_ms = unix_ms();
   event.busy = busy_text(params.getBusy());
   event.holding = value_or_throw(protocol::decode_list(params.getHolding(), kMaxHolding));
+  if (params.getGpusChanged()) event.gpus = value_or_throw(protocol::decode(params.getGpus()));
   for (const auto finished : params.getFinished()) {
     event.finished.push_back(take_result(finished));
   }
