@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 
 #include "model/job_spec.h"
@@ -114,6 +115,30 @@ absl::Status set_gpus(const toml::node& node, const std::string& where, Options&
   return set_gpus(words, where, options);
 }
 
+// [resources]: names and amounts, what ranks may ask for with --resource.
+absl::Status set_resources(const toml::node& node, const std::string& where, Options& options) {
+  const toml::table* table = node.as_table();
+  if (table == nullptr) return absl::InvalidArgumentError(where + " is a table: write [resources]");
+  for (const auto& [key, value] : *table) {
+    const std::string name(std::string_view{key});
+    const std::optional<double> amount = value.value<double>();
+    if (!is_resource_name(name) || !amount || !(*amount >= 0.001) ||
+        *amount > double(kMaxNamedMilli) / 1000) {
+      return absl::InvalidArgumentError(
+          where + "." + name +
+          " must be a name of letters, digits, '_', '-' or '.', and a number "
+          "from 0.001: how much of it this machine has");
+    }
+    options.named.emplace_back(name, static_cast<uint64_t>(std::llround(*amount * 1000)));
+  }
+  std::sort(options.named.begin(), options.named.end());
+  if (options.named.size() > kMaxNamedResources) {
+    return absl::InvalidArgumentError(where + " has more than " +
+                                      std::to_string(kMaxNamedResources) + " names");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status apply_key(std::string_view key, const toml::node& node, const std::string& path,
                        DaemonOptions& options) {
   const std::string where = path + ": the key \"" + std::string(key) + "\"";
@@ -122,6 +147,7 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
     if (!cpus) return absl::InvalidArgumentError(where + " must be a number");
     return set_cpus(*cpus, where, options.worker);
   }
+  if (key == "resources") return set_resources(node, where, options.worker);
   if (key == "owner") {
     if (!node.is_table()) return absl::InvalidArgumentError(where + " is a table: write [owner]");
     return owner::read_owner_table(*node.as_table(), path, *options.worker.owner);
@@ -137,6 +163,7 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
   }
   if (key == "memory") return set_bytes(*text, where, options.worker.memory_bytes);
   if (key == "cache") return set_bytes(*text, where, options.worker.cache_limit_bytes);
+  if (key == "disk") return set_bytes(*text, where, options.worker.disk_bytes);
   if (key == "detached_limit") {
     return set_duration(*text, where, options.worker.detached_limit_ms);
   }
@@ -161,7 +188,7 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
         where +
         " is not known; the keys are coordinator, state, cpus, memory, room, name, "
         "advertise, run_as, join_file, cache, containment, detached_limit, log_level, "
-        "idle_priority, gpus, nvml_library, and the table [owner]");
+        "idle_priority, gpus, nvml_library, disk, and the tables [owner] and [resources]");
   }
   *target = *text;
   return absl::OkStatus();

@@ -128,6 +128,12 @@ uint32_t available_cpus_milli() {
   return 1000;
 }
 
+uint64_t free_disk_bytes(const std::filesystem::path& directory) {
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(directory, error);
+  return error ? 0 : space.available;
+}
+
 uint64_t available_memory_bytes() {
   struct sysinfo info {};
   uint64_t bytes = 0;

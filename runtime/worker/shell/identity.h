@@ -32,5 +32,6 @@ absl::StatusOr<WorkerIdentity> load_or_create_worker_identity(const std::filesys
 // within the cgroup's limit.
 uint32_t available_cpus_milli();
 uint64_t available_memory_bytes();
+uint64_t free_disk_bytes(const std::filesystem::path& directory);  // 0: not known
 
 }  // namespace pesc::worker

@@ -119,6 +119,8 @@ class Session::Sink final : public protocol::WorkerSink::Server {
     lease.hold = in.getHold();
     lease.local_rank = in.getLocalRank();
     lease.local_world_size = in.getLocalWorldSize();
+    lease.grant.memory_limit_bytes = in.getMemoryLimitBytes();
+    for (const auto gpu : in.getGpus()) lease.grant.gpus.emplace_back(gpu.cStr());
     return lease;
   }
 
@@ -180,6 +182,10 @@ void Session::fill(protocol::WorkerInfo::Builder info) const {
   info.setAdvertise(self_.advertise);
   info.setSoftware("pesc " PESC_VERSION);
   info.setMachine(self_.machine);
+  info.setDiskBytes(self_.disk_bytes);
+  protocol::encode(info.initNamed(static_cast<unsigned>(self_.named.size())), self_.named);
+  auto gpus = info.initGpus(static_cast<unsigned>(told_gpus_.size()));
+  for (unsigned i = 0; i < gpus.size(); ++i) protocol::encode(gpus[i], told_gpus_[i]);
   auto warnings = info.initWarnings(static_cast<unsigned>(self_.warnings.size()));
   for (unsigned i = 0; i < warnings.size(); ++i) warnings.set(i, self_.warnings[i]);
 }
@@ -187,6 +193,7 @@ void Session::fill(protocol::WorkerInfo::Builder info) const {
 kj::Promise<void> Session::attach(protocol::WorkerSession::Client session) {
   const uint64_t generation = ++generation_;
   auto request = session.attachRequest();
+  told_gpus_ = delegate_.gpus();
   fill(request.initInfo());
   request.getInfo().setBusy(protocol::as_data(delegate_.busy()));
   const std::vector<AttemptKey> holding = delegate_.holding();
@@ -268,6 +275,13 @@ kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& hold
     steps[i].setText(protocol::as_data(progress[i].text));
     steps[i].setTrouble(protocol::as_data(progress[i].trouble));
   }
+  std::optional<std::vector<Gpu>> telling;  // told when it is answered
+  if (std::vector<Gpu> gpus = delegate_.gpus(); gpus != told_gpus_) {
+    request.setGpusChanged(true);
+    auto list = request.initGpus(static_cast<unsigned>(gpus.size()));
+    for (unsigned i = 0; i < list.size(); ++i) protocol::encode(list[i], gpus[i]);
+    telling = std::move(gpus);
+  }
   auto held = request.initReady(static_cast<unsigned>(ready.size()));
   for (unsigned i = 0; i < held.size(); ++i) {
     protocol::encode(held[i].initKey(), ready[i].key);
@@ -277,11 +291,12 @@ kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& hold
   kj::Promise<capnp::Response<protocol::WorkerSession::ReportResults>> answer = request.send();
   return within(kAnswerLimitMs, kj::mv(answer), "report")
       .then(
-          [this, generation = generation_](auto&& response) -> Answer {
+          [this, generation = generation_, telling](auto&& response) mutable -> Answer {
             if (generation != generation_) {
               rpc::throw_if_error(absl::UnavailableError("this session of the worker has ended"));
             }
             failures_ = 0;
+            if (telling) told_gpus_ = std::move(*telling);
             auto keys = protocol::decode_list(response.getAcknowledged());
             rpc::throw_if_error(keys.status());
             auto stops = protocol::decode_list(response.getStop());

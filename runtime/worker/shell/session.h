@@ -28,6 +28,8 @@ struct SelfDescription {
   uint32_t cpus_milli = 0;
   uint64_t memory_bytes = 0;
   std::vector<std::string> warnings;
+  uint64_t disk_bytes = 0;
+  NamedResources named;
 };
 
 struct LogChunk {
@@ -39,7 +41,8 @@ class SessionDelegate {
  public:
   virtual ~SessionDelegate() = default;
   virtual std::vector<AttemptKey> holding() = 0;
-  virtual std::string busy() = 0;  // why the worker takes no new ranks; empty: it does
+  virtual std::vector<Gpu> gpus() = 0;  // as they are now
+  virtual std::string busy() = 0;       // why the worker takes no new ranks; empty: it does
   virtual void on_connected(uint64_t heartbeat_ms, protocol::Blobs::Client blobs) = 0;
   virtual void on_disconnected() = 0;
   virtual void on_update(UpdateReceived update) = 0;
@@ -95,6 +98,7 @@ class Session final : public kj::TaskSet::ErrorHandler {
   std::optional<protocol::WorkerSession::Client> session_;
   std::shared_ptr<Link> link_;
   uint64_t generation_ = 0;
+  std::vector<Gpu> told_gpus_;  // in this session
   uint32_t failures_ = 0;
   std::string last_logged_;
   int64_t last_logged_ms_ = 0;

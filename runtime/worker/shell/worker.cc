@@ -105,6 +105,7 @@ absl::Status WorkerShell::open_state() {
 void WorkerShell::set_up_core() {
   if (options_.cpus_milli == 0) options_.cpus_milli = available_cpus_milli();
   if (options_.memory_bytes == 0) options_.memory_bytes = available_memory_bytes();
+  if (options_.disk_bytes == 0) options_.disk_bytes = free_disk_bytes(state_dir_);
   if (options_.name.empty()) options_.name = machine_.hostname;
   CoreConfig config;
   config.cpus_milli = options_.cpus_milli;
@@ -171,7 +172,9 @@ absl::Status WorkerShell::start() {
                        machine_.id + "/" + machine_.boot_id,
                        options_.cpus_milli,
                        options_.memory_bytes,
-                       warnings()};
+                       warnings(),
+                       options_.disk_bytes,
+                       options_.named};
   session_ = std::make_unique<Session>(loop_, source_, std::move(self), *this);
   open_monitor();
   open_gpus();

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "model/resources.h"
 #include "pesc.capnp.h"
 #include "rpc/loop.h"
 #include "runtime/worker/containment/mode.h"
@@ -25,6 +26,8 @@ struct Options {
   std::string advertise;      // address other workers reach this one at; default: found out
   uint32_t cpus_milli = 0;    // 0: all of the machine's (affinity respected)
   uint64_t memory_bytes = 0;  // 0: all of the machine's
+  uint64_t disk_bytes = 0;    // for attempts; 0: what is free where the state is
+  NamedResources named;       // what else ranks may ask for
   std::string run_as;         // user the ranks run as; needs root
   uint64_t cache_limit_bytes = 20ull << 30;
   bool end_keeper_on_shutdown = false;  // embedded: nothing may outlive the process

@@ -72,6 +72,8 @@ void WorkerShell::start_session() {
   }));
 }
 
+std::vector<Gpu> WorkerShell::gpus() { return offered_gpus(); }
+
 // Without a lease for one, a rank sees none: it would take what others have been promised. What the
 // job says of this variable is for nothing.
 void WorkerShell::give_gpus(ShellAttempt& attempt, std::vector<std::string> gpus,
@@ -97,6 +99,14 @@ void WorkerShell::adopt_gpus(ShellAttempt& attempt, uint32_t program) {
   if (attempt.running) watch_gpu_use(attempt, program);
 }
 
+bool WorkerShell::on_sick_gpu(const ShellAttempt& attempt) const {
+  return gpus_ &&
+         std::any_of(attempt.gpus.begin(), attempt.gpus.end(), [&](const std::string& uuid) {
+           const GpuState* state = gpus_->snapshot().find(uuid);
+           return state == nullptr || !state->gpu.trouble.empty();
+         });
+}
+
 void WorkerShell::add_gpu_use(const ShellAttempt& attempt, AttemptOutcome& outcome) {
   if (attempt.gpus.empty()) return;
   if (gpus_) outcome.peak_gpu_bytes = gpus_->attempt_ended(attempt.key);
@@ -105,6 +115,10 @@ void WorkerShell::add_gpu_use(const ShellAttempt& attempt, AttemptOutcome& outco
   if (found.kind == GpuFailure::none) return;
   // The last line of standard error is often a framework's farewell.
   outcome.detail = without_directory(std::move(found.line), attempt.paths.root);
+  if (found.kind == GpuFailure::out_of_memory) outcome.reason = EndReason::gpu_out_of_memory;
+  // A kernel that fails is mostly the program's bug, unless its GPU is in trouble.
+  const bool sick = found.kind == GpuFailure::kernel_fault && on_sick_gpu(attempt);
+  if (found.kind == GpuFailure::device_fault || sick) outcome.reason = EndReason::gpu_fault;
   rpc::log().info("event=gpu_failure attempt=\"{}\" kind={} text=\"{}\"", to_string(attempt.key),
                   to_string(found.kind), outcome.detail);
 }

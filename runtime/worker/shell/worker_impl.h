@@ -69,8 +69,8 @@ struct ShellAttempt {
   bool binds_failed = false;
   std::vector<std::string> gpus;  // UUIDs of those that it may use
   CheckpointRef checkpoint;       // it begins from
-  bool restoring = false;    // that one is being brought: what fails is its fault
-  BlobRef saved_manifest;    // of what the coordinator has already
+  bool restoring = false;         // that one is being brought: what fails is its fault
+  BlobRef saved_manifest;         // of what the coordinator has already
   int64_t started_boot_ms = 0;
   std::optional<int64_t> marked_boot_ms;  // when the program last said `checkpoint`
   uint64_t ran_ms = 0;                    // once it has ended
@@ -112,6 +112,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void reopen_keeper();
   void taskFailed(kj::Exception&& exception) override;
   std::vector<AttemptKey> holding() override;
+  std::vector<Gpu> gpus() override;
   void on_connected(uint64_t heartbeat_ms, protocol::Blobs::Client blobs) override;
   void on_disconnected() override;
   void on_update(UpdateReceived update) override;
@@ -168,6 +169,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
                  std::vector<std::string>& environment);
   void watch_gpu_use(const ShellAttempt& attempt, uint32_t program);
   void adopt_gpus(ShellAttempt& attempt, uint32_t program);
+  bool on_sick_gpu(const ShellAttempt& attempt) const;
   void add_gpu_use(const ShellAttempt& attempt, AttemptOutcome& outcome);
 
   // ---- worker_reports.cc

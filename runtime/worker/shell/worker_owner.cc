@@ -59,7 +59,7 @@ void WorkerShell::pace(const AttemptKey& key) {
 
 // What the coordinator may lease: one that others fill takes no new ranks.
 std::vector<Gpu> WorkerShell::offered_gpus() const {
-  std::vector<Gpu> gpus = gpus_ ? gpus_->gpus() : std::vector<Gpu>();
+  std::vector<Gpu> gpus = gpus_ ? gpus_->told() : std::vector<Gpu>();
   if (!monitor_) return gpus;
   for (const std::string& full : monitor_->verdict().full_gpus) {
     for (Gpu& gpu : gpus) {
