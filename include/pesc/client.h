@@ -74,10 +74,24 @@ class JobHandle {
   uint32_t next_ = 0;
 };
 
+/// One GPU of a worker, or one MIG device.
+struct GpuStatus {
+  std::string uuid, name, driver, compute_capability;
+  uint64_t memory_bytes = 0;
+  uint64_t used_bytes = 0;   ///< what PESC's ranks there were placed with
+  uint64_t taken_bytes = 0;  ///< by others' processes
+  uint32_t ranks = 0;
+  bool shared = false;  ///< its driver tells the memory of each process, so ranks may share it
+  std::string trouble;  ///< why it gets no ranks; empty: it does
+};
+
 struct WorkerStatus {
   std::string id, name, room, address, state, software;
   double cpus = 0, cpus_used = 0;
-  uint64_t memory_bytes = 0;
+  uint64_t memory_bytes = 0, memory_used_bytes = 0;
+  uint64_t disk_bytes = 0, disk_used_bytes = 0;
+  std::map<std::string, double> named, named_used;
+  std::vector<GpuStatus> gpus;
   uint32_t running = 0;
   uint64_t finished = 0;
   int64_t last_seen_unix_ms = 0;
@@ -102,6 +116,7 @@ struct LocalOptions {
   uint32_t workers = 1;
   uint32_t slots = 0;  ///< ranks at once of each worker; 0: the machine's cores, shared out
   std::string state_directory;  ///< empty: temporary. Else an interrupted run can be gone on with
+  bool gpus = false;  ///< ranks may ask for this machine's; its driver is asked at the start
 };
 
 /// A connection to a coordinator, or one embedded in this process. Copies share it; thread-safe.

@@ -18,8 +18,21 @@ enum class Inject : uint8_t {
 
 /// What one rank needs. A worker is never given more ranks than it has room for.
 struct JobResources {
-  double cpus = 1;            ///< cores; fractions count; at least 0.001
-  uint64_t memory_bytes = 0;  ///< 0: not stated
+  double cpus = 1;  ///< cores; fractions count; at least 0.001
+  /// A rank that takes more is ended. 0: not stated; then it is placed by what the same program,
+  /// given the same arguments, took before.
+  uint64_t memory_bytes = 0;
+  uint64_t disk_bytes = 0;  ///< 0: not stated; placed by, not enforced
+  /// GPUs it sees (CUDA_VISIBLE_DEVICES): 0, a whole number, or a part of one. Ranks share a GPU as
+  /// long as their memory fits (a part such as 0.25 also bounds how many share it); those of a
+  /// program whose GPU memory is not known run alone at first.
+  double gpus = 0;
+  uint64_t gpu_memory_bytes = 0;  ///< on each of them; 0: learned
+  bool gpu_exclusive = false;     ///< shares its GPUs with nobody
+  /// The least that will do, such as "8.6"; empty: any.
+  std::string min_compute_capability;
+  /// What workers declare in their configuration, such as {"licence", 1}.
+  std::map<std::string, double> named;
 };
 
 /// A job: N repetitions ("ranks") of one sequential program. A plain value; copies are independent.
@@ -71,6 +84,8 @@ struct Job {
   /// Near the job's end, start a second attempt of the slowest ranks on idle cpus; the first to
   /// succeed counts. Never done for parallel jobs.
   bool second_attempts = true;
+  /// Among the jobs of one user that wait: the higher comes first. -1000 to 1000.
+  int32_t priority = 0;
 };
 
 }  // namespace pesc

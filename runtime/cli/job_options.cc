@@ -178,6 +178,27 @@ void add_job_flags(CLI::App* app, JobOptions& o) {
       ->take_all();
   app->add_option("--cpus", o.cpus, "Cores of one rank, fractions too")->type_name("N");
   app->add_option("--memory", o.memory, "Memory of one rank, e.g. 2G")->type_name("SIZE");
+  app->add_option("--disk", o.disk, "Disk of one rank, e.g. 10G: it is placed by it")
+      ->type_name("SIZE");
+  app->add_option("--gpus", o.gpus,
+                  "GPUs of one rank; ranks share one as long as their memory fits. A part (0.25) "
+                  "bounds how many share it")
+      ->type_name("N");
+  app->add_option("--gpu-memory", o.gpu_memory,
+                  "Memory of one rank on each GPU; default: as its program is seen to take")
+      ->type_name("SIZE");
+  app->add_flag("--gpu-exclusive", o.gpu_exclusive, "Share the GPUs with nobody");
+  app->add_option("--min-compute-capability", o.min_compute_capability,
+                  "The least a GPU must have, e.g. 8.0")
+      ->type_name("X.Y");
+  app->add_option("--resource", o.named,
+                  "What workers declare in their configuration, e.g. licence=1; repeatable")
+      ->type_name("NAME[=AMOUNT]")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--priority", o.priority,
+                  "Among your own jobs that wait, the higher comes first (-1000 to 1000)")
+      ->type_name("N");
   app->add_option("--time-limit", o.time_limit, "Longest run of one rank, e.g. 90s, 2h")
       ->type_name("TIME");
   app->add_option("--grace", o.grace, "From SIGTERM to SIGKILL when a rank is stopped (10s)")
@@ -236,6 +257,12 @@ absl::Status in_flags(const absl::Status& status) {
       {"environment", "--env"},
       {"resources.cpus", "--cpus"},
       {"resources.memory_bytes", "--memory"},
+      {"resources.disk_bytes", "--disk"},
+      {"resources.gpus", "--gpus"},
+      {"resources.gpu_memory_bytes", "--gpu-memory"},
+      {"resources.gpu_exclusive", "--gpu-exclusive"},
+      {"resources.named", "--resource"},
+      {"priority", "--priority"},
       {"retries", "--retries"},
       {"time_limit", "--time-limit"},
       {"grace", "--grace"},
@@ -256,6 +283,59 @@ absl::Status in_flags(const absl::Status& status) {
   return status;
 }
 
+namespace {
+
+absl::Status gpus(const std::string& text, double& out) {
+  const char* end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data(), end, out);
+  const bool whole = out == std::floor(out);
+  if (error != std::errc() || stop != end || !(out >= 0) || out > 1000 || (out > 1 && !whole)) {
+    return bad("--gpus", text, "give a whole number, or a part of one such as 0.5");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status priority(const std::string& text, int32_t& out) {
+  const char* end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data(), end, out);
+  if (error != std::errc() || stop != end || out < -kMaxPriority || out > kMaxPriority) {
+    return bad("--priority", text, "give a whole number from -1000 to 1000");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status named(const std::vector<std::string>& texts, std::map<std::string, double>& out) {
+  for (const std::string& text : texts) {
+    absl::StatusOr<std::pair<std::string, uint64_t>> one = parse_named_resource(text);
+    if (!one.ok()) return from_status("--resource", one.status());
+    if (!out.emplace(one->first, one->second / 1000.0).second) {
+      return bad("--resource", text, one->first + " is given twice");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status resources(const JobOptions& o, Job& job) {
+  JobResources& need = job.resources;
+  absl::Status status = cpus(o.cpus, need.cpus);
+  if (status.ok()) status = bytes("--memory", o.memory, need.memory_bytes);
+  if (status.ok()) status = bytes("--disk", o.disk, need.disk_bytes);
+  if (status.ok()) status = gpus(o.gpus, need.gpus);
+  if (status.ok()) status = bytes("--gpu-memory", o.gpu_memory, need.gpu_memory_bytes);
+  if (status.ok()) status = named(o.named, need.named);
+  if (status.ok()) status = priority(o.priority, job.priority);
+  if (!status.ok()) return status;
+  need.gpu_exclusive = o.gpu_exclusive;
+  need.min_compute_capability = o.min_compute_capability;
+  if (!o.min_compute_capability.empty()) {
+    absl::StatusOr<ComputeCapability> least = parse_compute_capability(o.min_compute_capability);
+    if (!least.ok()) return from_status("--min-compute-capability", least.status());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent) {
   Job job;
   if (o.command.empty()) {
@@ -268,8 +348,7 @@ absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent
   absl::Status status = number("--repetitions", o.repetitions, 1, kMaxRepetitions, repetitions);
   if (status.ok()) status = number("--retries", o.retries, 0, 1'000'000, retries);
   if (status.ok()) status = number("--seed", o.seed, 0, UINT64_MAX, job.seed);
-  if (status.ok()) status = cpus(o.cpus, job.resources.cpus);
-  if (status.ok()) status = bytes("--memory", o.memory, job.resources.memory_bytes);
+  if (status.ok()) status = resources(o, job);
   if (status.ok()) status = bytes("--output-limit", o.output_limit, job.output_limit_bytes);
   if (status.ok()) status = duration("--time-limit", o.time_limit, job.time_limit);
   if (status.ok()) status = duration("--grace", o.grace, job.grace);

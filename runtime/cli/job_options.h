@@ -16,7 +16,10 @@ struct JobOptions {
   std::string parameter_list;
   std::vector<std::string> parameters, files, archives, shared_files, collect, environment;
   std::string inject = "args";
-  std::string cpus = "1", memory, time_limit, grace, output_limit, retries = "0", seed = "0";
+  std::string cpus = "1", disk, gpus = "0", gpu_memory, min_compute_capability, priority = "0";
+  std::vector<std::string> named;
+  bool gpu_exclusive = false;
+  std::string memory, time_limit, grace, output_limit, retries = "0", seed = "0";
   std::string name, room;
   std::string max_failures, job_time_limit, checkpoint_every;
   bool parallel = false, same_worker = false, no_second_attempts = false;

@@ -39,6 +39,43 @@ std::vector<std::string> own_coordinators() {
   return found;
 }
 
+Json gpus_json(const WorkerStatus& worker) {
+  Json out = Json::array();
+  for (const GpuStatus& gpu : worker.gpus) {
+    out.push_back({{"uuid", gpu.uuid},
+                   {"name", gpu.name},
+                   {"driver", gpu.driver},
+                   {"compute_capability", gpu.compute_capability},
+                   {"memory_bytes", gpu.memory_bytes},
+                   {"used_bytes", gpu.used_bytes},
+                   {"taken_bytes", gpu.taken_bytes},
+                   {"ranks", gpu.ranks},
+                   {"shared", gpu.shared},
+                   {"trouble", gpu.trouble}});
+  }
+  return out;
+}
+
+// Beside cpus: what few workers have.
+void print_scarce(const WorkerStatus& worker) {
+  for (const GpuStatus& gpu : worker.gpus) {
+    std::string line = fmt::format("  {}: {}, {}, {} ({} for {})", gpu.uuid, gpu.name,
+                                   gpu.compute_capability, format_bytes(gpu.memory_bytes),
+                                   format_bytes(gpu.used_bytes), count_ranks(gpu.ranks));
+    if (gpu.taken_bytes > 0) {
+      line += fmt::format(", {} taken by others", format_bytes(gpu.taken_bytes));
+    }
+    if (!gpu.shared) line += ", one rank at a time";
+    if (!gpu.trouble.empty()) line += ", gets no ranks: " + gpu.trouble;
+    print_line(line);
+  }
+  for (const auto& [name, amount] : worker.named) {
+    const auto used = worker.named_used.find(name);
+    print_line(fmt::format("  {}: {:g} ({:g})", name, amount,
+                           used == worker.named_used.end() ? 0.0 : used->second));
+  }
+}
+
 int workers(const Common& common) {
   absl::StatusOr<Client> client = connect(common);
   if (!client.ok()) return fail(client.status());
@@ -55,6 +92,12 @@ int workers(const Common& common) {
                      {"cpus", w.cpus},
                      {"cpus_used", w.cpus_used},
                      {"memory_bytes", w.memory_bytes},
+                     {"memory_used_bytes", w.memory_used_bytes},
+                     {"disk_bytes", w.disk_bytes},
+                     {"disk_used_bytes", w.disk_used_bytes},
+                     {"resources", w.named},
+                     {"resources_used", w.named_used},
+                     {"gpus", gpus_json(w)},
                      {"running", w.running},
                      {"finished", w.finished},
                      {"last_seen_unix_ms", w.last_seen_unix_ms},
@@ -72,6 +115,7 @@ int workers(const Common& common) {
     print_line(fmt::format("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}", w.name, w.room,
                            w.state, fmt::format("{:g} ({:g})", w.cpus, w.cpus_used),
                            format_bytes(w.memory_bytes), w.running, w.finished, w.address));
+    print_scarce(w);
     if (!w.trouble.empty()) print_line(fmt::format("  gets no work: {}", w.trouble));
     for (const std::string& warning : w.warnings) noted[warning].push_back(w.name);
   }

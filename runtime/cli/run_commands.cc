@@ -116,6 +116,10 @@ class RunCommand {
     if (spec.resources.memory_bytes > memory) {
       return absl::InvalidArgumentError("--memory: this machine has " + format_bytes(memory));
     }
+    if (!spec.resources.named.empty()) {
+      return absl::InvalidArgumentError(
+          "--resource: named resources are what workers of a coordinator declare, and none is named");
+    }
     return check_gang_fits_here(spec, slots);
   }
 
@@ -180,6 +184,7 @@ class RunCommand {
 
   absl::StatusOr<Client> open_client() {
     if (!embedded_) return connect_named(common_.coordinator);
+    local_.gpus = options_.job.gpus != "0";
     local_.state_directory = RunDirectory(output_).state().string();
     return Client::local(local_);
   }

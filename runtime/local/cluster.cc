@@ -86,6 +86,7 @@ class ClusterImpl : public Cluster {
     worker.cpus_milli = slots * 1000;
     worker.end_keeper_on_shutdown = true;
     worker.keeper_program = options.keeper_program;
+    if (options.gpus && number == 0) worker.gpus.emplace();
     auto opened = worker::Worker::open(loop, worker, [this]() {
       return kj::Promise<protocol::WorkerSession::Client>(
           coordinator_->worker_session("127.0.0.1"));

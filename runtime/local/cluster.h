@@ -16,6 +16,7 @@ struct Options {
   uint32_t workers = 1;
   uint32_t slots = 0;  // cpus of each worker; 0: the machine's, shared among the workers
   std::filesystem::path keeper_program;
+  bool gpus = false;  // the first worker offers this machine's
 };
 
 // The cpus each worker of such a cluster has.

@@ -238,15 +238,23 @@ absl::StatusOr<JobHandle> submit(const Job& job) {
   // as long as a handle to it does.
   static std::mutex mutex;
   static std::weak_ptr<Session> shared;
+  static bool with_gpus = false;
   std::shared_ptr<Session> session;
   {
     std::lock_guard lock(mutex);
     session = shared.lock();
     if (!session) {
-      auto started = Session::local({});
+      with_gpus = job.resources.gpus > 0;
+      LocalOptions options;
+      options.gpus = with_gpus;
+      auto started = Session::local(options);
       if (!started.ok()) return started.status();
       session = *std::move(started);
       shared = session;
+    } else if (job.resources.gpus > 0 && !with_gpus) {
+      return absl::FailedPreconditionError(
+          "this process already runs a job without GPUs, on workers that have asked no GPU driver: "
+          "submit this one through a Client::local() whose options have gpus = true");
     }
   }
   return Client(client_state(std::move(session))).submit(job);

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <utility>
 
+#include "model/resources.h"
+
 namespace pesc::client {
 namespace {
 
@@ -105,6 +107,21 @@ pesc::WorkerStatus to_public(protocol::WorkerStatus::Reader worker) {
   out.cpus = worker.getCpusMilli() / 1000.0;
   out.cpus_used = worker.getCpusUsedMilli() / 1000.0;
   out.memory_bytes = worker.getMemoryBytes();
+  out.memory_used_bytes = worker.getMemoryUsedBytes();
+  out.disk_bytes = worker.getDiskBytes();
+  out.disk_used_bytes = worker.getDiskUsedBytes();
+  for (auto one : worker.getNamed()) out.named[one.getName().cStr()] = one.getMilli() / 1000.0;
+  for (auto one : worker.getNamedUsed()) {
+    out.named_used[one.getName().cStr()] = one.getMilli() / 1000.0;
+  }
+  for (auto status : worker.getGpus()) {
+    const auto gpu = status.getGpu();
+    out.gpus.push_back(GpuStatus{gpu.getUuid().cStr(), gpu.getName().cStr(), gpu.getDriver().cStr(),
+                                 format_compute_capability(gpu.getComputeCapability()),
+                                 gpu.getMemoryBytes(), status.getUsedBytes(), gpu.getTakenBytes(),
+                                 status.getRanks(), gpu.getReportsMemory(),
+                                 gpu.getTrouble().cStr()});
+  }
   out.running = worker.getRunning();
   out.finished = worker.getFinished();
   out.last_seen_unix_ms = worker.getLastSeenUnixMs();

@@ -106,7 +106,7 @@ class Preparation {
     spec.inject = job_.inject;
     for (const auto& [name, value] : job_.environment) spec.environment.emplace_back(name, value);
     spec.resources.cpus_milli = static_cast<uint32_t>(std::lround(job_.resources.cpus * 1000));
-    spec.resources.memory_bytes = job_.resources.memory_bytes;
+    if (absl::Status status = resources(spec); !status.ok()) return status;
     spec.retries = job_.retries;
     spec.time_limit_ms = static_cast<uint64_t>(job_.time_limit.count());
     spec.grace_ms = static_cast<uint64_t>(job_.grace.count());
@@ -119,6 +119,34 @@ class Preparation {
     spec.job_time_limit_ms = static_cast<uint64_t>(job_.job_time_limit.count());
     spec.checkpoint_every_ms = static_cast<uint64_t>(job_.checkpoint_every.count());
     spec.second_attempts = job_.second_attempts;
+    spec.priority = job_.priority;
+    return absl::OkStatus();
+  }
+
+  absl::Status resources(JobSpec& spec) {
+    const JobResources& asked = job_.resources;
+    Resources& need = spec.resources;
+    need.memory_bytes = asked.memory_bytes;
+    need.disk_bytes = asked.disk_bytes;
+    if (!(asked.gpus >= 0) || asked.gpus > kMaxGpusMilli / 1000.0) {
+      return refuse("gpus must be a number from 0 to 1000");
+    }
+    need.gpus_milli = static_cast<uint32_t>(std::lround(asked.gpus * 1000));
+    if (asked.gpus > 0 && need.gpus_milli == 0) return refuse("gpus must be at least 0.001");
+    need.gpu_memory_bytes = asked.gpu_memory_bytes;
+    need.gpu_exclusive = asked.gpu_exclusive;
+    if (!asked.min_compute_capability.empty()) {
+      absl::StatusOr<ComputeCapability> least =
+          parse_compute_capability(asked.min_compute_capability);
+      if (!least.ok()) return refuse(std::string(least.status().message()));
+      need.min_compute_capability = *least;
+    }
+    for (const auto& [name, amount] : asked.named) {
+      if (!(amount >= 0.001) || amount > kMaxNamedMilli / 1000.0) {
+        return refuse("the amount of " + name + " must be a number from 0.001");
+      }
+      need.named.emplace_back(name, static_cast<uint64_t>(std::llround(amount * 1000)));
+    }
     return absl::OkStatus();
   }
 

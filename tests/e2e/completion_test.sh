@@ -19,7 +19,7 @@ offers() {
 }
 bash -n completion.bash || fail "bash does not read its completion"
 offers "stats status" pesc stat
-offers "--repetitions --resume --retries" pesc run --re
+offers "--repetitions --resource --resume --retries" pesc run --re
 offers "args env none" pesc run --inject ""
 offers "bash zsh" pesc completion ""
 offers "user worker" pesc join-file ""
