@@ -17,5 +17,8 @@ find_path(ASIO_INCLUDE_DIR asio.hpp REQUIRED)
 
 add_library(pesc_asio INTERFACE)
 target_include_directories(pesc_asio SYSTEM INTERFACE ${ASIO_INCLUDE_DIR})
-target_compile_definitions(pesc_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
+# Which allocator Asio 1.22 takes depends on what was included before it: two files of one program
+# could allocate and free in two ways.
+target_compile_definitions(pesc_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED
+                                               ASIO_DISABLE_STD_ALIGNED_ALLOC)
 target_link_libraries(pesc_asio INTERFACE Threads::Threads)
