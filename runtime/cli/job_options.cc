@@ -227,6 +227,8 @@ void add_job_flags(CLI::App* app, JobOptions& o) {
       ->type_name("N");
   app->add_option("--name", o.name, "A name for people; default: the program's")->type_name("NAME");
   app->add_option("--room", o.room, "Run only on workers of this room")->type_name("ROOM");
+  app->add_flag("--strict", o.strict,
+                "Refuse a job that no worker known could run, instead of a warning");
   app->add_flag("--no-auto-files", o.no_auto_files,
                 "Send neither the program nor arguments that are files; they are there already");
   app->add_option("command", o.command, "-- PROGRAM ARGUMENTS…")->type_name("");

@@ -24,6 +24,7 @@ struct JobOptions {
   std::string max_failures, job_time_limit, checkpoint_every;
   bool parallel = false, same_worker = false, no_second_attempts = false;
   bool no_auto_files = false;
+  bool strict = false;
   std::vector<std::string> command;
 };
 

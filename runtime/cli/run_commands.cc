@@ -9,6 +9,7 @@
 #include "client/state.h"
 #include "rpc/credentials.h"
 #include "runtime/cli/cli.h"
+#include "runtime/cli/feasible.h"
 #include "runtime/cli/job_options.h"
 #include "runtime/cli/placeholder_notes.h"
 #include "runtime/cli/report.h"
@@ -65,6 +66,10 @@ class RunCommand {
     // A coordinator is asked before anything is written here, an embedded one has its state here.
     absl::StatusOr<Client> client = embedded_ ? absl::CancelledError() : open_client();
     if (!embedded_ && !client.ok()) return fail(client.status());
+    if (!embedded_) {
+      absl::Status fits = check_someone_fits(*client, *job, options_.job.strict);
+      if (!fits.ok()) return fail(fits);
+    }
     if (resuming_) paused_ms_ = RunDirectory(output_).add_pause(now_unix_ms());
     absl::Status status = client::claim_directory(output_, *id, {});
     if (!status.ok()) return fail(other_directory(status));
@@ -118,7 +123,8 @@ class RunCommand {
     }
     if (!spec.resources.named.empty()) {
       return absl::InvalidArgumentError(
-          "--resource: named resources are what workers of a coordinator declare, and none is named");
+          "--resource: named resources are what workers of a coordinator declare, and none is "
+          "named");
     }
     return check_gang_fits_here(spec, slots);
   }
@@ -252,6 +258,9 @@ int submit(const Common& common, const JobOptions& options) {
   if (!prepared.ok()) return fail(in_flags(prepared.status()));
   absl::StatusOr<Client> client = connect(common);
   if (!client.ok()) return fail(client.status());
+  if (absl::Status fits = check_someone_fits(*client, *job, options.strict); !fits.ok()) {
+    return fail(fits);
+  }
   if (!common.json) say_notes(*job);
   say_sent(sent);
   absl::StatusOr<JobHandle> handle = client->submit(*job);

@@ -50,7 +50,13 @@ prints 'one rank at a time'
 expect 0 pesc run -n 4 --gpus 1 --gpu-memory 9G --min-compute-capability 8.0 --env PESC_FAKE_NVML \
   --inject env -o stated -- ./gpu_program --bytes 9G --seconds 0.1
 equal "$(grep -c ',three,' stated/ranks.csv)" 4
-job=$(pesc submit -n 1 --gpus 2 -- true)
+expect 2 pesc submit --strict -n 1 --gpus 2 -- true
+says 'a rank needs 2 GPUs; the best of the workers known'
+expect 2 pesc run --strict -n 1 --gpu-memory 20G --gpus 1 -o nothing -- true
+says '--strict'
+absent nothing
+job=$(pesc submit -n 1 --gpus 2 -- true 2>"$WORK/err")
+says 'the job waits until one comes that has it'
 expect 0 pesc why "$job"
 prints '2 GPUs'
 expect 0 pesc cancel "$job"
