@@ -29,7 +29,8 @@ StoredAttempt read_attempt(const Statement& statement, int first_column, bool* i
 uint32_t attempt_crc(const StoredAttempt& attempt);
 // Empty for a claim of nothing.
 std::string encode(const Claim& claim);
-Claim decode_claim(std::string_view bytes);  // of damaged bytes: something, and the checksum says so
+Claim decode_claim(
+    std::string_view bytes);  // of damaged bytes: something, and the checksum says so
 std::string join_names(const std::vector<std::string>& names);
 std::string_view output_bytes(const BlobRef& output);
 
