@@ -59,6 +59,25 @@ TEST_F(BlackHole, IsSetAsideAndSaysSo) {
   EXPECT_EQ(h.view(1).counts.failed, 1u);
 }
 
+// Seed 2059824 of the simulator: the last worker of a room was set aside again and again.
+TEST(LastOfItsRoom, IsNotSetAsideForWorkersOfOthers) {
+  Harness h;
+  h.attach(1, worker_info(1, 1, 8ull << 30, "red"));
+  h.attach(2, worker_info(2, 1, 8ull << 30, "red"));
+  h.attach(3, worker_info(3, 1));
+  JobSpec spec = spec_of(100);
+  spec.room = "red";
+  spec.max_failures = kNoMaxFailures;
+  h.submit(1, spec).IgnoreError();
+  h.end(1, h.held(1).at(0), EndReason::succeeded, 30'000);
+  h.detach(1);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_THAT(h.held(2), SizeIs(1)) << "after " << i;
+    h.end(2, h.held(2).at(0), EndReason::exit_code, 50);
+    EXPECT_EQ(worker(h, 2).trouble, "");
+  }
+}
+
 // One job's bad data must not take worker after worker away from the others, nor run everything
 // twice.
 TEST(OwnFault, OfTwoRanksIsEnough) {

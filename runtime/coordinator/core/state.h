@@ -408,7 +408,7 @@ struct Core::State {
   absl::Status named_worker(const std::string& name, Worker*& found);
   bool failed_at_once(const AttemptOutcome& outcome) const;
   bool does_well_elsewhere(const Job& job, WorkerId worker) const;
-  bool another_is_well(WorkerId id) const;
+  bool another_is_well(WorkerId id, const Job& job) const;
   bool runs_elsewhere(const Job& job, WorkerId worker, TimeMs since) const;
   bool excuse_start(const Job& job, const ActiveRank& rank, const Worker& worker,
                     AttemptOutcome& outcome) const;

@@ -157,11 +157,13 @@ bool Core::State::runs_elsewhere(const Job& job, WorkerId worker, TimeMs since) 
   return false;
 }
 
-// Another one takes work and has no failures of that kind: without one the fault is rather the
-// job's, and nobody would be left to show whose it is.
-bool Core::State::another_is_well(WorkerId id) const {
+// Another one takes work of that kind and has no such failures: without one the fault is rather the
+// job's, and nobody would be left to show whose it is, or to run the job.
+bool Core::State::another_is_well(WorkerId id, const Job& job) const {
   return std::any_of(workers.begin(), workers.end(), [&](const auto& entry) {
-    return entry.first != id && entry.second.takes_leases() && entry.second.streak == 0;
+    const Worker& other = entry.second;
+    return entry.first != id && other.takes_leases() && other.streak == 0 &&
+           (job.spec->room.empty() || job.spec->room == other.info.room);
   });
 }
 
@@ -190,12 +192,12 @@ bool Core::State::blame_worker(Job& job, ActiveRank& rank, Worker& worker,
   if (!does_well_elsewhere(job, id)) {
     // Nobody knows yet: it waits for the others before it has spoilt rank after rank.
     if (worker.streak >= config.set_aside_after && runs_elsewhere(job, id, now) &&
-        another_is_well(id)) {
+        another_is_well(id, job)) {
       put_aside_for(worker, 3 * config.at_once_ms);
     }
     return false;
   }
-  if ((worker.streak >= config.set_aside_after || worker.probation) && another_is_well(id)) {
+  if ((worker.streak >= config.set_aside_after || worker.probation) && another_is_well(id, job)) {
     put_aside(worker);
   }
   if (!again || !uses_up_a_retry(outcome.reason) || rank.faulty_tries >= kMaxFreeTries) {
