@@ -307,6 +307,23 @@ TEST(Memory, WhatWasStatedIsHeldTo) {
   EXPECT_EQ(h.view(1).counts.failed, 1u);
 }
 
+TEST(Memory, WhatWasStatedCountsInRowsThatDoNotSayWhatWasGiven) {
+  Core core({});
+  auto spec = std::make_shared<JobSpec>(spec_of(1));
+  spec->resources.memory_bytes = 3 * kGiB;
+  core.apply(WorkerSeen{worker_id(1), "pc1", ""});
+  core.apply(JobAdded{job_id(1), "ada", spec, 1});
+  core.apply(AttemptLeased{key(1, 0), worker_id(1)});  // as a journal of version 2 has it
+  core.finish_restore(1'000);
+  WorkerAttached attached;
+  attached.session = 1;
+  attached.info = worker_info(1, 4, 4 * kGiB);
+  attached.holding = {key(1, 0)};
+  core.step(attached, 2'000);
+  EXPECT_EQ(core.check_invariants(), "");
+  EXPECT_EQ(core.workers().at(0).memory_used_bytes, 3 * kGiB);
+}
+
 TEST(Memory, OneThatTookMoreThanAnyWorkerHasRunsAlone) {
   Harness h;
   h.attach(1, worker_info(1, 4, 4 * kGiB));

@@ -57,13 +57,16 @@ void Core::State::apply_record(const AttemptLeased& record) {
   open.base_ms = record.base_ms;
   open.second = record.second;
   open.claim = record.claim;
+  // What was stated counts, whatever the row says: those of journals before version 3 say nothing.
+  open.claim.memory_bytes = std::max(open.claim.memory_bytes, job->spec->resources.memory_bytes);
+  const Claim given = open.claim;
   rank.open.insert(place, std::move(open));
   if (job->gang) apply_gang_leased(*job, key);
   job->ranks.set_running(key.rank, true);
   job->started = true;
   Worker& worker = workers[record.worker];
   worker.info.id = record.worker;
-  add_lease(worker, key, *job->spec, record.claim);
+  add_lease(worker, key, *job->spec, given);
   touch(*job);
   requeue(*job);
 }

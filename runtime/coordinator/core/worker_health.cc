@@ -215,11 +215,12 @@ bool Core::State::excuse_start(const Job& job, const ActiveRank& rank, const Wor
                                AttemptOutcome& outcome) const {
   if (outcome.reason != EndReason::cannot_start || rank.own_fault) return false;
   if (job.own_faults >= kOwnFaults || rank.faulty_tries >= kMaxFreeTries) return false;
+  const Need need = need_of(job);
   const auto could_take = [&](const auto& entry) {
     const Worker& other = entry.second;
     return other.info.id != worker.info.id && other.takes_leases() &&
            (job.spec->room.empty() || job.spec->room == other.info.room) &&
-           cpus_of(*job.spec) <= other.info.cpus_milli && could_hold(other, need_of(job));
+           need.cpus_milli <= other.info.cpus_milli && could_hold(other, need);
   };
   if (std::none_of(workers.begin(), workers.end(), could_take)) return false;
   outcome.detail = bounded("cannot start on " + worker.info.name +
