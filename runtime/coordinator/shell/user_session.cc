@@ -455,6 +455,15 @@ kj::Promise<void> UserSessionServer::makeToken(MakeTokenContext context) {
   return kj::READY_NOW;
 }
 
+// To an order that a person gives of a worker.
+template <typename Results>
+void set_order_answer(const AnswerDrain& answer, Results results) {
+  rpc::throw_if_error(answer.status);
+  results.setId(answer.worker.value);
+  results.setName(protocol::as_data(answer.name));
+  results.setAttempts(answer.attempts);
+}
+
 kj::Promise<void> UserSessionServer::drain(DrainContext context) {
   rpc::throw_if_error(service_->open_status());
   if (!admin()) {
@@ -468,11 +477,7 @@ kj::Promise<void> UserSessionServer::drain(DrainContext context) {
   rpc::log().info("event=worker_drain worker=\"{}\" drain={} by=\"{}\"", loggable(event.worker),
                   event.drain, loggable(principal_.name));
   return service_->ask<AnswerDrain>(std::move(event)).then([context](AnswerDrain answer) mutable {
-    rpc::throw_if_error(answer.status);
-    auto results = context.getResults();
-    results.setId(answer.worker.value);
-    results.setName(protocol::as_data(answer.name));
-    results.setAttempts(answer.attempts);
+    set_order_answer(answer, context.getResults());
   });
 }
 
@@ -490,11 +495,7 @@ kj::Promise<void> UserSessionServer::pause(PauseContext context) {
   rpc::log().info("event=worker_pause worker=\"{}\" pause={} by=\"{}\"", loggable(event.worker),
                   event.pause, loggable(principal_.name));
   return service_->ask<AnswerDrain>(std::move(event)).then([context](AnswerDrain answer) mutable {
-    rpc::throw_if_error(answer.status);
-    auto results = context.getResults();
-    results.setId(answer.worker.value);
-    results.setName(protocol::as_data(answer.name));
-    results.setAttempts(answer.attempts);
+    set_order_answer(answer, context.getResults());
   });
 }
 
