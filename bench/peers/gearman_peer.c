@@ -52,11 +52,11 @@ int main(int argc, char** argv) {
     char unique[32];
     snprintf(unique, sizeof unique, "%ld-%d", (long)getpid(), i);
     if (argc > 4) {
-      gearman_client_add_task_background(client, NULL, NULL, argv[2], unique, "", 0, &status);
+      gearman_client_add_task_background(client, NULL, NULL, argv[2], unique, NULL, 0, &status);
     } else {
-      gearman_client_add_task(client, NULL, NULL, argv[2], unique, "", 0, &status);
+      gearman_client_add_task(client, NULL, NULL, argv[2], unique, NULL, 0, &status);
     }
-    if (status != GEARMAN_SUCCESS) return 1;
+    if (gearman_failed(status)) { fprintf(stderr, "add %d: %d %s\n", i, status, gearman_client_error(client)); return 1; }
   }
   if (gearman_client_run_tasks(client) != GEARMAN_SUCCESS) {
     fprintf(stderr, "%s\n", gearman_client_error(client));

@@ -75,7 +75,7 @@ def _noop_4k(bench, result, scratch):
                           peers.WorkQueue(bench, slots, base / "wq").command(program)),
                 Contender("GNU parallel --results", "peer",
                           peers.parallel(bench, slots, [program], base / "parallel")),
-                Contender("Slurm array", "peer", peers.slurm(bench, slots).array(program, base), 10, 200),
+                Contender("Slurm array", "peer", peers.slurm(bench, slots).array(program, base), 60, 200),
             ]
         compete(bench, result, contenders, bench.seconds)
         result.find("PESC").notes.append(ours.note())
@@ -126,7 +126,7 @@ def true_nothing(bench, result):
                           peers.WorkQueue(bench, slots, bench.work / "wq-true").command("/bin/true")),
                 Contender("Dask distributed", "peer", peers.Dask(bench, slots).run),
                 Contender("GNU parallel", "peer", peers.parallel(bench, slots, command)),
-                Contender("Open MPI mpirun", "peer", peers.mpirun(bench, command), 10, 64),
+                Contender("Open MPI mpirun", "peer", peers.mpirun(bench, command), 16),
             ]
         compete(bench, result, contenders, bench.seconds)
         result.find("PESC").notes.append(ours.note())
