@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <new>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -197,8 +198,15 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 constexpr int kListenFd = 3;
 constexpr size_t kStackBytes = 128 * 1024;
 
-// What the two processes need that come before the keeper. They share the host's memory, while the
-// host's thread stands still.
+// Sanitizers keep a thread's state in its memory: a process that shared it would change the host's.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kCloneFlags = CLONE_VFORK;
+#else
+constexpr int kCloneFlags = CLONE_VM | CLONE_VFORK;
+#endif
+
+// What the two processes need that come before the keeper. They share the host's memory (this, at
+// least), while the host's thread stands still.
 struct Launch {
   const char* program = nullptr;
   char** argv = nullptr;
@@ -232,7 +240,7 @@ int stand_between(void* argument) {
   struct sigaction by_default {};
   by_default.sa_handler = SIG_DFL;
   for (int signal = 1; signal < NSIG; ++signal) ::sigaction(signal, &by_default, nullptr);
-  const pid_t pid = ::clone(become_keeper, launch.stack_top, CLONE_VM | CLONE_VFORK, argument);
+  const pid_t pid = ::clone(become_keeper, launch.stack_top, kCloneFlags, argument);
   if (pid < 0) {
     launch.error = errno;
     ::_exit(127);
@@ -251,23 +259,24 @@ int spawn(const std::string& program, int listen_fd, bool die_with_parent, int& 
   if (die_with_parent) arguments.emplace_back("--die-with-parent");
   std::vector<std::string> environment = keeper_environment();
   std::vector<char*> argv = pointers(arguments), envp = pointers(environment);
-  void* stacks = ::mmap(nullptr, 2 * kStackBytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-  if (stacks == MAP_FAILED) return errno;
-  char* first_top = static_cast<char*>(stacks) + kStackBytes;
-  Launch launch{
-      program.c_str(), argv.data(), envp.data(), listen_fd, first_top + kStackBytes, 0, 0};
+  constexpr size_t kBytes = 2 * kStackBytes + sizeof(Launch);
+  void* memory = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return errno;
+  char* first_top = static_cast<char*>(memory) + kStackBytes;
+  char* second_top = first_top + kStackBytes;
+  Launch& launch = *new (second_top) Launch{
+      program.c_str(), argv.data(), envp.data(), listen_fd, second_top, 0, 0};
   // The host's handlers must not run in a process that shares its memory.
   sigset_t all, before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_BLOCK, &all, &before);
-  const pid_t pid = ::clone(stand_between, first_top, CLONE_VM | CLONE_VFORK, &launch);
+  const pid_t pid = ::clone(stand_between, first_top, kCloneFlags, &launch);
   const int error = pid < 0 ? errno : launch.error;
   while (pid >= 0 && ::waitpid(pid, nullptr, __WALL) < 0 && errno == EINTR) {
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::munmap(stacks, 2 * kStackBytes);
   status = launch.status;
+  ::munmap(memory, kBytes);
   return error;
 }
 
