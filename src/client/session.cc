@@ -112,7 +112,8 @@ class LocalLink : public Link {
 
 // Sessions that end on a thread of their own. At the program's exit they are waited for: their
 // threads use what the exit takes away (error categories, loggers, OpenSSL), so those are made
-// before this, and go after it.
+// before this. One whose last reference goes later still, in a callback that outlives main(), is
+// left to the end of the process, which ends what it has.
 class Endings {
  public:
   Endings() {
@@ -120,13 +121,29 @@ class Endings {
     (void)asio::error::get_netdb_category();
     (void)asio::error::get_addrinfo_category();
     (void)rpc::log();
-    OPENSSL_init_crypto(0, nullptr);
+    // Without its own clean-up at exit, where nobody of the host's has begun with OpenSSL yet: it
+    // would take locks away that the threads of a job that still runs hold.
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr);
   }
-  ~Endings() { reap(true); }
+
+  void finish() {
+    for (;;) {
+      {
+        std::lock_guard lock(mutex_);
+        finished_ = endings_.empty();
+        if (finished_) return;
+      }
+      reap(true);
+    }
+  }
 
   void run(std::function<void()> end) {
     reap(false);
     std::lock_guard lock(mutex_);
+    if (finished_) {
+      (void)new std::function<void()>(std::move(end));
+      return;
+    }
     Ending& ending = endings_.emplace_back();
     ending.thread = std::thread([this, &ending, end = std::move(end)]() mutable {
       end();
@@ -159,11 +176,17 @@ class Endings {
   }
 
   std::mutex mutex_;
+  bool finished_ = false;      // the program exits
   std::list<Ending> endings_;  // each stays where it is
 };
 
+// Never destroyed: a callback may still ask for it while the program exits.
 Endings& endings() {
-  static Endings instance;
+  static Endings& instance = *new Endings;
+  static const struct AtExit {
+    ~AtExit() { instance.finish(); }
+  } at_exit;
+  (void)at_exit;
   return instance;
 }
 
