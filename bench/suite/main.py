@@ -14,14 +14,11 @@ import time
 import traceback
 
 from suite import machine, page, peers, table
-from suite import short_ranks  # noqa: F401: they register themselves, in this order
+# They register themselves, in this order.
+from suite import short_ranks, coordinator, gangs, rpc, thesis, files, instructions  # noqa: F401
 from suite.measure import Result
 from suite.place import REPO, Place, PeerFailed, Unavailable
 from suite.registry import BENCHMARKS
-
-for _optional in ("coordinator", "rpc", "gangs", "files", "instructions", "thesis"):
-    if (REPO / "bench" / "suite" / f"{_optional}.py").exists():
-        __import__(f"suite.{_optional}")
 
 
 def parse_options():
@@ -37,6 +34,8 @@ def parse_options():
     parser.add_argument("--seconds", type=float,
                         help="of each contender in a round, about (3; quick: 0.6)")
     parser.add_argument("--slots", type=int, default=2, help="of a worker (2)")
+    parser.add_argument("--full-size", action="store_true",
+                        help="files of 4 GiB and 100,000 outputs: takes an hour more, 40 GiB")
     parser.add_argument("--out", type=pathlib.Path, default=REPO / "build" / "bench",
                         help="where results.json and results.html go (build/bench)")
     parser.add_argument("--no-build", action="store_true", help="take build/release as it is")

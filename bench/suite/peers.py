@@ -10,7 +10,7 @@ from suite.place import REPO, PeerFailed
 # What apt has of each peer; a package that is not there is said, and its peer left out.
 PACKAGES = ["parallel", "slurmctld", "slurmd", "slurm-client", "munge", "openmpi-bin",
             "python3-distributed", "gearman-tools", "gearman-job-server", "libgearman-dev",
-            "coop-computing-tools", "coop-computing-tools-dev", "libgrpc++-dev",
+            "coop-computing-tools", "coop-computing-tools-dev", "libgrpc++-dev", "libprotobuf-dev",
             "protobuf-compiler-grpc", "socat"]
 
 

@@ -76,10 +76,10 @@ class Place:
     # ---- programs ---------------------------------------------------------------------------------
 
     def compile(self, source, *flags):
-        """A C or C++ program of bench/, compiled once."""
+        """A C or C++ program of one file, of bench/ or at an absolute path, compiled once."""
         key = (source, flags)
         if key not in self.compiled:
-            path = REPO / "bench" / source
+            path = REPO / "bench" / source  # an absolute path stays as it is
             out = self.work / path.stem
             compiler = ["c++", "-std=c++20"] if path.suffix == ".cc" else ["cc"]
             done = subprocess.run([*compiler, "-O2", "-o", out, path, *flags], capture_output=True,
