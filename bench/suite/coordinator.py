@@ -41,7 +41,7 @@ def _one_load(bench, workers, ranks, until=0, limit=60):
 def coordinator_alone(bench, result):
     few, many = 100, 1000 if bench.quick else 10_000
     ranks = 20_000 if bench.quick else 1_000_000
-    limit = 5 if bench.quick else 25
+    limit = 5 if bench.quick else 20
     rounds = 1 if bench.quick else max(1, min(bench.runs, 3))
     curves = Curve("Coordinator's CPU per rank, by workers", "workers", "µs", [])
     series = {}
@@ -166,7 +166,7 @@ def clients(bench, result):
     series = {count: result.add(f"{count:,} clients", "pesc" if count == counts[-1] else "reference",
                                 "calls/s") for count in counts}
     memory = result.add("memory for each client", "pesc", "KiB")
-    for number in range(bench.runs):
+    for number in range(min(bench.runs, 3)):
         for count in (counts if number % 2 == 0 else counts[::-1]):
             with Alone(bench) as cluster:
                 before = memory_kib(cluster.coordinator.pid)

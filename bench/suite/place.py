@@ -89,12 +89,15 @@ class Place:
             self.compiled[key] = out
         return self.compiled[key]
 
-    def built(self, target):
+    def built(self, target, folder="bench"):
         """A C++ program of the build that the programs come from (bench/CMakeLists.txt)."""
-        program = self.bin.parent / "bench" / target
-        if not program.is_file():
+        program = self.bin.parent / folder / target
+        if not program.is_file() or not self.options.no_build:
+            if target in self.compiled:
+                return program
             done = subprocess.run(["cmake", "--build", self.bin.parent, "--target", target],
                                   capture_output=True, text=True)
+            self.compiled[target] = program
             if done.returncode != 0 or not program.is_file():
                 raise Unavailable(f"{target} is not built: {(done.stdout + done.stderr).strip()[-300:]}")
         return program

@@ -2,7 +2,7 @@
 import time
 
 from suite.cluster import Cluster
-from suite.measure import Target
+from suite.measure import Bound, Target
 from suite.place import REPO
 from suite.registry import benchmark
 
@@ -51,3 +51,22 @@ def amdahl(bench, result):
                         "takes 1 % as serial, as the thesis does. The thesis's own splits (5 equal "
                         "ranks; 10 whose lengths grow) do not divide by two cores: no placement in rank "
                         "order reaches more than 0.84 and 0.92 of it.")
+
+
+@benchmark("thesis_replay", "The thesis's 1,200 ranks on its four clients' speeds, in the simulator")
+def thesis_replay(bench, result):
+    simulator = bench.built("pesc_sim", "tests")
+    out = bench.run(simulator, "--replay", "thesis", check=False, timeout=300)
+    rows = {}
+    for line in out.splitlines():
+        words = line.split()
+        if len(words) > 7 and ":" in words[-7]:
+            rows[" ".join(words[:-7])] = words[-7:]
+    if "PESC" not in rows:
+        raise bench.PeerFailed("the simulator does not replay it: " + out[-300:])
+    for name, (makespan, of_best, *ranks) in rows.items():
+        ours = name.startswith("PESC")
+        result.add(name, "pesc" if ours else "reference", "of the best schedule", [float(of_best)],
+                   [f"{makespan}; ranks of clients 7, 8, 9, 12: {', '.join(ranks[:4])}"])
+    result.targets.append(Bound("PESC", at_most=1.02))
+    result.notes += [line for line in out.splitlines()[:2] if line]
