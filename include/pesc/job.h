@@ -56,6 +56,13 @@ struct Job {
   std::vector<std::string> archives;      ///< tar, zip…: unpacked into each app_dir
   std::vector<std::string> collect;       ///< globs below app_dir that come back as well
   std::map<std::string, std::string> environment;  ///< added to the rank's clean environment
+  /// A shell command that makes the program from the files, on each worker once: `nvcc -O3 sim.cu
+  /// -o sim`, `make`, `cmake -B b && cmake --build b`. It runs in a copy of app_dir; what is there
+  /// afterwards is every rank's app_dir. PESC_COMPUTE_CAPABILITY is 86 for a GPU of 8.6. The
+  /// program need not exist when the job is submitted. Empty: nothing is built.
+  std::string build;
+  /// Of the build on one worker. 0: half an hour.
+  std::chrono::milliseconds build_time_limit{0};
   Inject inject = Inject::args;
   JobResources resources;
   uint32_t retries = 0;                     ///< further tries when the program itself fails

@@ -51,6 +51,8 @@ struct JobSpec {
   uint64_t checkpoint_every_ms = 0;  // save checkpoint_dir at this interval too; 0: at events only
   int32_t priority = 0;              // among the jobs of one owner: the higher comes first
   bool second_attempts = true;       // near its end, idle cpus may try the slowest ranks once more
+  std::string build;                 // shell command, run in app_dir's files once per worker
+  uint64_t build_time_limit_ms = 0;  // 0: kDefaultBuildTimeLimitMs
   bool operator==(const JobSpec&) const = default;
 };
 
@@ -68,6 +70,7 @@ inline constexpr size_t kMaxNamedResources = 32;
 inline constexpr int32_t kMaxPriority = 1'000;  // and as much below 0
 inline constexpr uint32_t kMaxGangRanks = 10'000;
 inline constexpr uint64_t kMinCheckpointEveryMs = 1'000;
+inline constexpr uint64_t kDefaultBuildTimeLimitMs = 30ull * 60 * 1'000;
 inline constexpr uint32_t kNoMaxFailures = UINT32_MAX;  // max_failures: never stop for failures
 // With max_failures 0 a job stops when its first so many attempts have all failed within a second
 // of their start. So a small job keeps its retries.

@@ -7,12 +7,13 @@
 namespace pesc {
 namespace {
 // In the order of EndReason.
-constexpr std::array<std::string_view, 19> kReasonNames = {
+constexpr std::array<std::string_view, 22> kReasonNames = {
     "succeeded",        "exit_code",         "signal",        "cannot_start",
     "time_limit",       "output_limit",      "out_of_memory", "inputs_unavailable",
     "disk_full",        "vacated",           "worker_lost",   "cancelled",
     "revoked",          "port_taken",        "worker_faulty", "bad_checkpoint",
-    "outgrew_estimate", "gpu_out_of_memory", "gpu_fault"};
+    "outgrew_estimate", "gpu_out_of_memory", "gpu_fault",     "build_failed",
+    "gpu_memory_limit", "disk_limit"};
 static_assert(static_cast<size_t>(kLastEndReason) + 1 == kReasonNames.size());
 
 // RankState and JobState have the same names in the same order.
@@ -48,6 +49,8 @@ bool uses_up_a_retry(EndReason reason) {
     case EndReason::time_limit:
     case EndReason::output_limit:
     case EndReason::out_of_memory:
+    case EndReason::gpu_memory_limit:
+    case EndReason::disk_limit:
       return true;
     case EndReason::succeeded:
     case EndReason::inputs_unavailable:
@@ -62,6 +65,7 @@ bool uses_up_a_retry(EndReason reason) {
     case EndReason::outgrew_estimate:
     case EndReason::gpu_out_of_memory:
     case EndReason::gpu_fault:
+    case EndReason::build_failed:
       return false;
   }
   return false;

@@ -32,8 +32,11 @@ enum class EndReason : uint8_t {
   outgrew_estimate,  // used more memory than PESC had learned that its program uses
   gpu_out_of_memory,  // CUDA had no memory left for it
   gpu_fault,          // its GPU failed
+  build_failed,       // the job's build command did, on its worker
+  gpu_memory_limit,   // took more GPU memory than it was given, on a GPU that others may share
+  disk_limit,         // wrote more into its directories than the disk it had asked for
 };
-inline constexpr EndReason kLastEndReason = EndReason::gpu_fault;
+inline constexpr EndReason kLastEndReason = EndReason::disk_limit;
 std::string_view to_string(EndReason reason);  // "exit_code"
 absl::StatusOr<EndReason> parse_end_reason(std::string_view name);
 // Whether a failure of this class uses up one of the job's retries. The other failures are not the

@@ -235,7 +235,7 @@ absl::Status check_program(const JobSpec& spec) {
         return file.kind == FileKind::archive ||
                (file.kind != FileKind::directory && file.path == *path);
       });
-  if (found) return absl::OkStatus();
+  if (found || !spec.build.empty()) return absl::OkStatus();
   return bad("program: " + in_quotes(program) +
              " is not among the job's files: add it to files, or name a program of the worker "
              "without '/' or with its absolute path");
@@ -348,6 +348,23 @@ absl::Status check_limits(const JobSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status check_build(const JobSpec& spec) {
+  if (spec.build.size() > kMaxArgumentBytes) {
+    return bad("build: longer than " + number(kMaxArgumentBytes) + " bytes: put it into a script");
+  }
+  if (has_nul(spec.build)) return bad("build: it contains a NUL byte: put it into a script");
+  if (!spec.build.empty() && spec.build.find_first_not_of(" \t\r\n") == std::string::npos) {
+    return bad("build: it is blank: name the command that builds the program, or leave it out");
+  }
+  if (spec.build.empty() && spec.build_time_limit_ms != 0) {
+    return bad("build_time_limit: nothing is built: set build too, or leave it out");
+  }
+  if (spec.build_time_limit_ms > kMaxTimeLimitMs) {
+    return bad("build_time_limit: longer than ten years: use less");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status check_gang(const JobSpec& spec) {
   if (spec.same_worker && !spec.parallel) {
     return bad("same_worker: it is for parallel jobs: set parallel too, or leave it out");
@@ -366,6 +383,7 @@ absl::Status validate(const JobSpec& spec) {
   if (absl::Status status = check_shown_name("room", spec.room); !status.ok()) return status;
   if (absl::Status status = check_limits(spec); !status.ok()) return status;
   if (absl::Status status = check_gang(spec); !status.ok()) return status;
+  if (absl::Status status = check_build(spec); !status.ok()) return status;
   if (absl::Status status = check_files(spec); !status.ok()) return status;
   if (absl::Status status = check_program(spec); !status.ok()) return status;
   if (absl::Status status = check_command(spec); !status.ok()) return status;

@@ -254,6 +254,8 @@ void encode(JobSpec::Builder out, const ::pesc::JobSpec& value) {
   if (!value.resources.named.empty()) {
     encode(out.initNamed(value.resources.named.size()), value.resources.named);
   }
+  if (!value.build.empty()) out.setBuild(as_data(value.build));
+  out.setBuildTimeLimitMs(value.build_time_limit_ms);
 }
 
 void encode(capnp::List<NamedResource>::Builder out, const NamedResources& value) {
@@ -366,6 +368,8 @@ absl::StatusOr<::pesc::JobSpec> decode_spec(JobSpec::Reader in) {
   value.job_time_limit_ms = in.getJobTimeLimitMs();
   value.checkpoint_every_ms = in.getCheckpointEveryMs();
   value.second_attempts = in.getSecondAttempts();
+  value.build = to_string(in.getBuild());
+  value.build_time_limit_ms = in.getBuildTimeLimitMs();
   if (!status.ok()) return status;
   return value;
 }

@@ -53,6 +53,8 @@ struct JobSpec {
   gpuExclusive @27 :Bool;
   minComputeCapability @28 :UInt32;    # 8.6 is 806
   named @29 :List(NamedResource);      # sorted by name
+  build @30 :Data;                     # shell command that makes the program, once per worker
+  buildTimeLimitMs @31 :UInt64;        # 0: half an hour
 }
 
 struct NamedResource { name @0 :Text; milli @1 :UInt64; }
@@ -228,9 +230,9 @@ interface UserSession {
   readLog @11 (id :UInt64, rank :UInt32, stream :UInt8, attempt :UInt32, offset :UInt64,
                maxBytes :UInt32)
       -> (data :Data, attempt :UInt32, running :Bool);
-  # Live output of a running rank: stream 1 is standard output, 2 standard error; attempt 0 asks
-  # for the current one. A rank that is final answers running = false and no data: its log is in
-  # its output.
+  # Live output of a running rank: stream 1 is standard output, 2 standard error, 3 the log of its
+  # worker's build of the program; attempt 0 asks for the current one. A rank that is final answers
+  # running = false and no data: its log is in its output.
   workers @12 () -> (workers :List(WorkerStatus));
   makeToken @13 (role :Text, name :Text) -> (joinFile :Text);    # administrators only
   drain @14 (worker :Text, drain :Bool) -> (id :UInt64, name :Data, attempts :UInt32);

@@ -163,6 +163,15 @@ INSTANTIATE_TEST_SUITE_P(
                 [](JobSpec& s) { s.checkpoint_every_ms = 999; }},
         Refusal{"checkpoint_every:", [](JobSpec& s) { s.checkpoint_every_ms = UINT64_MAX; }},
         Refusal{"same_worker: it is for parallel jobs", [](JobSpec& s) { s.same_worker = true; }},
+        Refusal{"build: it is blank", [](JobSpec& s) { s.build = " \n"; }},
+        Refusal{"build: it contains a NUL", [](JobSpec& s) { s.build = std::string("a\0b", 3); }},
+        Refusal{"build: longer", [](JobSpec& s) { s.build.assign(kMaxArgumentBytes + 1, 'x'); }},
+        Refusal{"build_time_limit: nothing", [](JobSpec& s) { s.build_time_limit_ms = 5; }},
+        Refusal{"build_time_limit: longer",
+                [](JobSpec& s) {
+                  s.build = "make";
+                  s.build_time_limit_ms = UINT64_MAX;
+                }},
         Refusal{"repetitions: a parallel job has at most 10000",
                 [](JobSpec& s) {
                   s.parallel = true;
@@ -177,6 +186,17 @@ TEST(Validate, BracesThatAreNoPlaceholdersCostNothing) {
   while (many.size() < 50'000) many += "{x}";
   spec.arguments = {many};
   EXPECT_EQ(validate(spec), absl::OkStatus());
+}
+
+TEST(Validate, WhatIsBuiltNeedNotTravel) {
+  JobSpec spec = good_spec();
+  spec.program = "./b/sim";
+  spec.files.clear();
+  EXPECT_NE(validate(spec), absl::OkStatus());
+  spec.build = "cmake -B b && cmake --build b";
+  EXPECT_EQ(validate(spec), absl::OkStatus());
+  spec.program = "../sim";
+  EXPECT_NE(validate(spec), absl::OkStatus()) << "no build makes that";
 }
 
 TEST(Validate, ALineBreakInAParameterNeedsNoEnvironment) {

@@ -43,6 +43,8 @@ using ::testing::HasSubstr;
   spec.job_time_limit_ms = UINT64_MAX;
   spec.checkpoint_every_ms = 60'000;
   spec.second_attempts = false;
+  spec.build = "make -C \xff";
+  spec.build_time_limit_ms = UINT64_MAX;
   return spec;
 }
 
@@ -133,7 +135,8 @@ TEST(Codec, EveryReasonHasItsNumber) {
       "time_limit",       "output_limit",      "out_of_memory", "inputs_unavailable",
       "disk_full",        "vacated",           "worker_lost",   "cancelled",
       "revoked",          "port_taken",        "worker_faulty", "bad_checkpoint",
-      "outgrew_estimate", "gpu_out_of_memory", "gpu_fault"};
+      "outgrew_estimate", "gpu_out_of_memory", "gpu_fault",     "build_failed",
+      "gpu_memory_limit", "disk_limit"};
   ASSERT_EQ(std::size(names), static_cast<size_t>(kLastEndReason) + 1);
   for (uint8_t i = 0; i < std::size(names); ++i) {
     EXPECT_EQ(to_string(decode_end_reason(i).value()), names[i]);
