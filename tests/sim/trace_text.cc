@@ -140,6 +140,8 @@ std::string text(const wo::Prepared& e) { return name(e.key) + " prepared"; }
 std::string text(const wo::PrepareFailed& e) {
   return fmt::format("{} not prepared: {}", name(e.key), to_string(e.reason));
 }
+std::string text(const wo::BuildAwaited& e) { return name(e.key) + " waits for a build"; }
+std::string text(const wo::BuildDone& e) { return name(e.key) + " has its build"; }
 std::string text(const wo::Started& e) { return name(e.key) + " started"; }
 std::string text(const wo::Exited& e) {
   return fmt::format("{} exited: {}", name(e.key), to_string(e.outcome.reason));

@@ -124,6 +124,7 @@ void Core::State::count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& 
   const auto open = std::find_if(rank.open.begin(), rank.open.end(), same);
   const auto lost = std::find_if(rank.lost.begin(), rank.lost.end(), same);
   if (open == rank.open.end() && lost != rank.lost.end()) uncount_lost(job.tally, *lost);
+  note_build(job, record.outcome, worker);
   const bool again = ends_again(job, rank, record.key);
   if (again) uncount_end(job.tally, rank.last_reason, rank.last_redone_ms);
   count_end(job.tally, record);
@@ -230,6 +231,7 @@ void Core::State::apply_record(const RanksReopened& record) {
   learn_of(*job);
   job->refused = job->early_failures = job->late_failures = 0;
   job->failed_early_on.clear();
+  job->build_failed_on.clear();
   job->reopened = true;
   if (!restoring && job->spec->job_time_limit_ms > 0) {
     arm_limit(*job, now + TimeMs(job->spec->job_time_limit_ms));

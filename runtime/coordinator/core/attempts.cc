@@ -104,7 +104,8 @@ void Core::State::failed(Job& job, ActiveRank& rank, const AttemptKey& key,
                          AttemptOutcome outcome) {
   const std::optional<std::string> refused = refusal(job, rank, outcome);
   const bool beside = rank.open.size() > 1;  // another attempt of the rank may still succeed
-  bool final = refused.has_value();
+  const std::optional<std::string> unbuilt = cannot_be_built(job, key, outcome);
+  bool final = refused.has_value() || unbuilt.has_value();
   if (!beside) {
     if (uses_up_a_retry(outcome.reason) && rank.failures >= job.spec->retries) final = true;
     if (free_but_counted(outcome.reason) && rank.free_tries + 1 >= kMaxFreeTries) final = true;
@@ -112,8 +113,8 @@ void Core::State::failed(Job& job, ActiveRank& rank, const AttemptKey& key,
   if (final) revoke_others(job, key);
   const RankState state = beside && !final ? RankState::running : RankState::failed;
   emit(AttemptEnded{key, outcome, final, state});
-  if (refused) {
-    stop_job(job, false, *refused);
+  if (refused || unbuilt) {
+    stop_job(job, false, refused ? *refused : *unbuilt);
   } else if (const std::optional<std::string> too_many = breaker(job, outcome)) {
     stop_job(job, false, *too_many);
   }
@@ -199,7 +200,8 @@ void Core::State::ended_of_stopped(Job& job, const AttemptKey& key, AttemptOutco
   const ActiveRank& rank = job.active.at(key.rank);
   const bool last = rank.open.size() == 1;
   RankState state = RankState::cancelled;
-  if (!job.stopped_by_user && uses_up_a_retry(outcome.reason)) {
+  const bool failed = uses_up_a_retry(outcome.reason) || outcome.reason == EndReason::build_failed;
+  if (!job.stopped_by_user && failed) {
     state = RankState::failed;
   } else {
     outcome.reason = job.stopped_by_user ? EndReason::cancelled : EndReason::revoked;

@@ -191,6 +191,8 @@ struct Job {
   uint32_t early_failures = 0;  // attempts that failed by kEarlyMs
   uint32_t late_failures = 0;   // later
   std::set<WorkerId> failed_early_on;
+  std::set<WorkerId> build_failed_on;      // none of it is placed there any more
+  bool built = false;                      // a rank of it has run: the build can succeed
   uint64_t measured = 0, measured_ms = 0;  // committed ranks, and their durations' sum
   DurationHistogram durations;             // of these; empty when the job is finished
   std::array<WorkerId, 2> succeeded_on{};  // two of the workers where ranks were committed
@@ -381,6 +383,12 @@ struct Core::State {
                   AttemptOutcome& outcome) const;
   std::optional<std::string> breaker(const Job& job, const AttemptOutcome& last) const;
 
+  // ---- builds.cc ----
+  std::optional<std::string> cannot_be_built(const Job& job, const AttemptKey& key,
+                                             const AttemptOutcome& outcome) const;
+  bool another_could_take(const Job& job, WorkerId except) const;
+  void note_build(Job& job, const AttemptOutcome& outcome, WorkerId worker);
+
   // ---- checkpoints.cc ----
   void on(const CheckpointOffered& event);
   absl::Status keep_checkpoint(WorkerId worker, const CheckpointOffered& event, uint32_t& number);
@@ -521,7 +529,7 @@ struct Core::State {
   GangPlan plan_gang(const Job& job, WorkerId avoid) const;
   bool place_gang(Job& job);
   bool place_reserved(uint32_t& budget);
-  GangPlan plan_on_empty_workers(const Job& job, bool doubtful) const;
+  GangPlan plan_on_empty_workers(const Job& job, bool doubtful, WorkerId except = {}) const;
   bool reserve(Job& job);
   void release_reservation();
   void renew_reservation();
@@ -596,7 +604,7 @@ JobState job_state(const Job& job);
 
 // Such a rank could run there if nothing else did. Cpus are not looked at.
 inline bool could_hold(const Worker& worker, const Need& need) {
-  return lacks(worker.capacity(), need).empty();
+  return may_be_on(worker.info.id, need) && lacks(worker.capacity(), need).empty();
 }
 
 // How many ranks of a gang, at most `most`, the worker could take if it had nothing else.

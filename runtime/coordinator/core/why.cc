@@ -19,11 +19,13 @@ struct Offer {
   bool cpus_free = false;
   std::string lacking;  // what some lack, beside cpus
   size_t named = 0;
+  std::vector<std::string> unbuilt;   // on these its program could not be built
   std::vector<std::string> unusable;  // those that take no work, and why
 
   void add(const Worker& worker, const Need& need) {
     const WorkerInfo& info = worker.info;
     const uint32_t cpus = need.cpus_milli;
+    if (!may_be_on(info.id, need)) return unbuilt.push_back(info.name);
     if (most_cpus == nullptr || info.cpus_milli > most_cpus->info.cpus_milli) most_cpus = &worker;
     if (most_memory == nullptr || info.memory_bytes > most_memory->info.memory_bytes) {
       most_memory = &worker;
@@ -39,14 +41,20 @@ struct Offer {
     used += worker.used_milli;
     cpus_free = cpus_free || worker.free_milli() >= int64_t(cpus);
   }
-  std::string unusable_text() const {
+  static std::string list(const std::vector<std::string>& names, const char* between) {
     std::string text;
-    for (size_t i = 0; i < unusable.size(); ++i) {
-      if (!text.empty()) text += "; ";
-      if (i == kMaxWorkersNamed) return text + std::to_string(unusable.size() - i) + " more";
-      text += unusable[i];
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (!text.empty()) text += between;
+      if (i == kMaxWorkersNamed) return text + std::to_string(names.size() - i) + " more";
+      text += names[i];
     }
     return text;
+  }
+  // What keeps workers from it that are there.
+  std::string unusable_text() const {
+    if (unbuilt.empty()) return list(unusable, "; ");
+    const std::string text = "the build failed on " + list(unbuilt, ", ");
+    return unusable.empty() ? text : text + "; " + list(unusable, "; ");
   }
 };
 
@@ -125,6 +133,9 @@ std::string Core::State::missing(const Job& job, TimeMs at) const {
     }
   }
   if (offer.most_cpus == nullptr) {
+    if (!offer.unbuilt.empty()) {
+      return "no worker that takes work can build the program: " + offer.unusable_text();
+    }
     if (!offer.unusable.empty()) return "no worker takes work: " + offer.unusable_text();
     if (offer.elsewhere > 0) return "room '" + room + "' has no worker";
     return "no worker is attached";

@@ -215,18 +215,21 @@ bool Core::State::excuse_start(const Job& job, const ActiveRank& rank, const Wor
                                AttemptOutcome& outcome) const {
   if (outcome.reason != EndReason::cannot_start || rank.own_fault) return false;
   if (job.own_faults >= kOwnFaults || rank.faulty_tries >= kMaxFreeTries) return false;
-  const Need need = need_of(job);
-  const auto could_take = [&](const auto& entry) {
-    const Worker& other = entry.second;
-    return other.info.id != worker.info.id && other.takes_leases() &&
-           (job.spec->room.empty() || job.spec->room == other.info.room) &&
-           need.cpus_milli <= other.info.cpus_milli && could_hold(other, need);
-  };
-  if (std::none_of(workers.begin(), workers.end(), could_take)) return false;
+  if (!another_could_take(job, worker.info.id)) return false;
   outcome.detail = bounded("cannot start on " + worker.info.name +
                            ", another worker is tried: " + short_reason(outcome));
   outcome.reason = EndReason::worker_faulty;
   return true;
+}
+
+bool Core::State::another_could_take(const Job& job, WorkerId except) const {
+  const Need need = need_of(job);
+  return std::any_of(workers.begin(), workers.end(), [&](const auto& entry) {
+    const Worker& other = entry.second;
+    return entry.first != except && other.takes_leases() &&
+           (job.spec->room.empty() || job.spec->room == other.info.room) &&
+           need.cpus_milli <= other.info.cpus_milli && could_hold(other, need);
+  });
 }
 
 // A rank that failed at once there has done so elsewhere too.

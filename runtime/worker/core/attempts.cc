@@ -17,6 +17,10 @@ std::string cpus_text(uint32_t milli) {
 
 std::string busy_detail(const std::string& busy) { return "its worker is busy: " + busy; }
 
+bool is_being_prepared(AttemptState state) {
+  return state == AttemptState::preparing || state == AttemptState::building;
+}
+
 AttemptOutcome outcome_without_run(EndReason reason, std::string detail) {
   AttemptOutcome outcome;
   outcome.reason = reason;
@@ -92,6 +96,7 @@ void Core::State::leave_state(const AttemptKey& key, Attempt& attempt) {
           std::min(adopted_excess_milli,
                    cpus_used_milli > config.cpus_milli ? cpus_used_milli - config.cpus_milli : 0);
       break;
+    case AttemptState::building:
     case AttemptState::saving:
     case AttemptState::packing:
     case AttemptState::finished:
@@ -101,7 +106,7 @@ void Core::State::leave_state(const AttemptKey& key, Attempt& attempt) {
 
 void Core::State::end_before_start(const AttemptKey& key, Attempt& attempt, EndReason reason,
                                    std::string detail) {
-  if (attempt.state == AttemptState::preparing || attempt.state == AttemptState::ready ||
+  if (is_being_prepared(attempt.state) || attempt.state == AttemptState::ready ||
       attempt.state == AttemptState::held) {
     out.actions.push_back(CancelPrepare{key});
   }
@@ -116,6 +121,7 @@ void Core::State::stop_attempt(const UpdateReceived::Stop& stop, const std::stri
   switch (attempt->state) {
     case AttemptState::leased:
     case AttemptState::preparing:
+    case AttemptState::building:
     case AttemptState::ready:
     case AttemptState::held:
       end_before_start(stop.key, *attempt, stop.reason,
@@ -163,9 +169,10 @@ void Core::State::on(const Prepared& e, TimeMs) {
 
 void Core::State::on(const PrepareFailed& e, TimeMs now) {
   Attempt* attempt = find(e.key);
-  if (attempt == nullptr || attempt->state != AttemptState::preparing) return;
+  if (attempt == nullptr || !is_being_prepared(attempt->state)) return;
   leave_state(e.key, *attempt);
   attempt->state = AttemptState::leased;
+  say_trouble(*attempt, "");
   // A failure without a coordinator says nothing about the inputs.
   if (connected) ++attempt->prepare_tries;
   if (e.may_pass && attempt->prepare_tries < config.max_prepare_tries) {
@@ -173,7 +180,32 @@ void Core::State::on(const PrepareFailed& e, TimeMs now) {
     return;
   }
   attempt->outcome = outcome_without_run(e.reason, e.detail);
+  attempt->outcome.exit_code = e.exit_code;
+  attempt->outcome.output = e.output;
   finish(e.key, *attempt);
+}
+
+void Core::State::say_trouble(Attempt& attempt, std::string text) {
+  if (attempt.progress.trouble == text) return;
+  attempt.progress.trouble = std::move(text);
+  attempt.progress_fresh = true;
+}
+
+void Core::State::on(const BuildAwaited& e, TimeMs) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr || attempt->state != AttemptState::preparing) return;
+  leave_state(e.key, *attempt);
+  attempt->state = AttemptState::building;
+  attempt->progress.key = e.key;
+  say_trouble(*attempt, e.what);
+}
+
+void Core::State::on(const BuildDone& e, TimeMs) {
+  Attempt* attempt = find(e.key);
+  if (attempt == nullptr || attempt->state != AttemptState::building) return;
+  attempt->state = AttemptState::leased;
+  leased.emplace(attempt->order, e.key);
+  say_trouble(*attempt, "");
 }
 
 void Core::State::on(const Started& e, TimeMs now) {
@@ -290,7 +322,7 @@ void Core::State::on(const ReportWanted&, TimeMs) { say_busy = true; }
 // Another worker may have time for them.
 void Core::State::give_back_unstarted(const std::string& why) {
   for (auto& [key, attempt] : attempts) {
-    if (attempt.state == AttemptState::leased || attempt.state == AttemptState::preparing ||
+    if (attempt.state == AttemptState::leased || is_being_prepared(attempt.state) ||
         attempt.state == AttemptState::ready || attempt.state == AttemptState::held) {
       end_before_start(key, attempt, EndReason::vacated, why);
     }
@@ -341,7 +373,7 @@ void Core::State::prepare_leased() {
     leave_state(key, attempt);
     attempt.state = AttemptState::preparing;
     ++preparing;
-    out.actions.push_back(Prepare{key, attempt.spec, attempt.checkpoint});
+    out.actions.push_back(Prepare{key, attempt.spec, attempt.checkpoint, attempt.grant.gpus});
   }
 }
 

@@ -80,6 +80,9 @@ std::string Core::State::check_invariants() const {
       case AttemptState::running:
         used += cpus_of(attempt.spec);
         break;
+      case AttemptState::building:
+        if (attempt.spec->build.empty()) return to_string(key) + " waits for a build of nothing";
+        break;
       case AttemptState::saving:
         if (!attempt.saves.last) return to_string(key) + " saves after its end, but not its last";
         if (!attempt.saves.under_way && !attempt.saves.pending) {

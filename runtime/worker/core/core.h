@@ -5,6 +5,9 @@
 // cpus) -> (of a gang: held, until all of the gang are) -> running (with the keeper) -> (saving its
 // last checkpoint) -> packing -> reporting -> acknowledged, then its directory is deleted. A stop
 // ends it from any state. Nothing is deleted before it is acknowledged.
+//
+// Of a job whose program is built here, a rank whose build is not there yet leaves the preparation
+// (building), so that other jobs' ranks are prepared meanwhile, and begins it again afterwards.
 #pragma once
 
 #include <cstdint>
@@ -81,6 +84,18 @@ struct PrepareFailed {
   EndReason reason = EndReason::inputs_unavailable;
   std::string detail;
   bool may_pass = false;
+  // Of build_failed.
+  int32_t exit_code = -1;
+  BlobRef output = {};  // its log
+};
+// What the preparation lacks is being built.
+struct BuildAwaited {
+  AttemptKey key;
+  std::string what;  // for people
+};
+// It is there: the preparation begins again.
+struct BuildDone {
+  AttemptKey key;
 };
 // What the keeper says. `outcome.output` is still empty.
 struct Started {
@@ -159,10 +174,11 @@ struct ReportWanted {};
 struct DrainRequested {};  // no new starts; ends when nothing is left (SIGTERM to the worker)
 struct TimerFired {};
 
-using Event = std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed,
-                           Started, Exited, Packed, PackFailed, CheckpointMarked, CheckpointSaved,
-                           PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
-                           BusyChanged, ReportWanted, DrainRequested, TimerFired>;
+using Event =
+    std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed, BuildAwaited,
+                 BuildDone, Started, Exited, Packed, PackFailed, CheckpointMarked, CheckpointSaved,
+                 PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
+                 BusyChanged, ReportWanted, DrainRequested, TimerFired>;
 
 // ---- actions
 // --------------------------------------------------------------------------------------
@@ -171,6 +187,7 @@ struct Prepare {
   AttemptKey key;
   std::shared_ptr<const JobSpec> spec;
   CheckpointRef checkpoint;
+  std::vector<std::string> gpus = {};  // uuids that it will have
 };
 struct CancelPrepare {
   AttemptKey key;
@@ -238,6 +255,7 @@ struct Step {
 enum class AttemptState : uint8_t {
   leased,
   preparing,
+  building,
   ready,
   held,  // of a gang: its cpus are taken, it waits for the others
   starting,

@@ -100,6 +100,8 @@ struct Core::State {
   void on(const UpdateReceived& e, TimeMs now);
   void on(const Prepared& e, TimeMs now);
   void on(const PrepareFailed& e, TimeMs now);
+  void on(const BuildAwaited& e, TimeMs now);
+  void on(const BuildDone& e, TimeMs now);
   void on(const Started& e, TimeMs now);
   void on(const Exited& e, TimeMs now);
   void on(const Packed& e, TimeMs now);
@@ -124,6 +126,7 @@ struct Core::State {
   void end_before_start(const AttemptKey& key, Attempt& attempt, EndReason reason,
                         std::string detail);
   void give_back_unstarted(const std::string& why);
+  void say_trouble(Attempt& attempt, std::string text);
   void leave_state(const AttemptKey& key, Attempt& attempt);
   void finish(const AttemptKey& key, Attempt& attempt);
   void pack_or_finish(const AttemptKey& key, Attempt& attempt);

@@ -180,4 +180,19 @@ absl::StatusOr<PlacedInputs> place_inputs(const JobSpec& spec, const AttemptPath
   return Placer(spec, paths, dirs, cache, mode).run();
 }
 
+absl::Status place_links(const std::vector<std::pair<std::string, std::string>>& links,
+                         const AttemptPaths& paths, const AttemptDirs& dirs, PlacedInputs& placed) {
+  for (const auto& [path, to] : links) {
+    const std::string target = paths.app + "/" + path;
+    if (::symlink(to.c_str(), target.c_str()) != 0) {
+      if (errno == EEXIST) continue;  // a shared file of the job's has this place
+      return common::errno_status(errno, "link", target);
+    }
+    absl::Status given = dirs.give(target);
+    if (!given.ok()) return given;
+    placed.inputs.push_back({path, file_print(target), {}, 0});
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace pesc::worker

@@ -51,4 +51,8 @@ bool is_heavy(const JobSpec& spec);
 absl::StatusOr<PlacedInputs> place_inputs(const JobSpec& spec, const AttemptPaths& paths,
                                           const AttemptDirs& dirs, Cache& cache, SharedMode mode);
 
+// Symbolic links that a build left, after its files. They are inputs too.
+absl::Status place_links(const std::vector<std::pair<std::string, std::string>>& links,
+                         const AttemptPaths& paths, const AttemptDirs& dirs, PlacedInputs& placed);
+
 }  // namespace pesc::worker

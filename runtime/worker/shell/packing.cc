@@ -178,6 +178,9 @@ absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
   request.extra.push_back(stream_file("stderr.txt", order.exit.standard_error,
                                       order.exit.error_spilled, order.paths.root + "/stderr",
                                       order.exit.outcome));
+  if (!order.build_log.empty() && ::access(order.build_log.c_str(), R_OK) == 0) {
+    request.extra.push_back({"build.log", "", order.build_log});
+  }
   for (bool again = false;; again = true) {
     OutputSink sink(order.outbox_file);
     auto report = blob::pack(request, [&](std::string_view bytes) { return sink.add(bytes); });

@@ -30,6 +30,7 @@ struct PackOrder {
   std::string outbox_file;  // where an output goes that is too large for memory
   // Of the ranks, when it is not the worker's own: only what that user may read comes back.
   std::optional<std::pair<uint32_t, uint32_t>> ranks_user = {};
+  std::string build_log = {};  // a file that comes back too, when it is there
 };
 
 struct PackedOutput {

@@ -99,6 +99,11 @@ absl::Status WorkerShell::open_state() {
   auto cache = Cache::open(state_dir_, options_.cache_limit_bytes);
   if (!cache.ok()) return cache.status();
   cache_ = *std::move(cache);
+  auto builds = BuildIndex::open(state_dir_);
+  if (!builds.ok()) return builds.status();
+  build_index_ = *std::move(builds);
+  // No number comes again while the keeper has that of an earlier worker.
+  next_build_ = static_cast<uint32_t>(boot_ms()) & 0x7fffffff;
   return absl::OkStatus();
 }
 
@@ -216,6 +221,11 @@ void WorkerShell::on_welcome(std::vector<KeptAttempt> kept) {
   if (std::exchange(welcomed_, true)) return;  // a new keeper, after one was lost: it has nothing
   std::set<AttemptKey> keys;
   for (KeptAttempt& attempt : kept) {
+    if (is_build(attempt.key)) {  // whoever still waits for it builds anew: nobody saw it whole
+      keeper_->stop(attempt.key, EndReason::revoked, 0);
+      keeper_->forget(attempt.key);
+      continue;
+    }
     keys.insert(attempt.key);
     adopt(std::move(attempt));
   }
@@ -285,6 +295,7 @@ void WorkerShell::on_keeper_lost(const absl::Status& why) {
     }
   }
   push(KeeperLost{});
+  lose_builds("the worker's keeper ended");
   reopen_keeper();
 }
 
@@ -320,7 +331,7 @@ void WorkerShell::drain_events() {
     Step step = core_->step(event, boot_ms());
     for (Action& action : step.actions) perform(action);
   }
-  if (monitor_) monitor_->set_ranks_run(core_->cpus_used_milli() > 0);
+  if (monitor_) monitor_->set_ranks_run(core_->cpus_used_milli() > 0 || !builds_.empty());
   drain_planned_ = !events_.empty();
   if (drain_planned_) {
     asio::post(loop_.io(), [this, alive = alive_] {
@@ -402,6 +413,10 @@ kj::Promise<void> WorkerShell::vacate(uint64_t limit_ms) {
 kj::Promise<void> WorkerShell::shutdown() {
   stopping_ = true;
   for (const auto& [key, attempt] : attempts_) cancel_save(*attempt);
+  for (const auto& [key, build] : builds_) {
+    build->cancelled->store(true);
+    if (build->with_keeper && keeper_ != nullptr) keeper_->stop(build->run, EndReason::revoked, 0);
+  }
   monitor_.reset();
   session_->stop();
   timer_ = nullptr;

@@ -88,13 +88,16 @@ void WorkerShell::on(Prepare& action) {
     attempt->key = action.key;
     attempt->spec = action.spec;
     attempt->paths = dirs_->paths(action.key);
-    attempt->pinned = input_blobs(*action.spec);
+    if (action.spec->build.empty()) attempt->pinned = input_blobs(*action.spec);
     cache_->pin(attempt->pinned);
   }
   const uint32_t number = ++attempt->prepare_number;
   attempt->has_directories = true;
   attempt->checkpoint = action.checkpoint;
   attempt->restoring = false;
+  if (!attempt->spec->build.empty()) {
+    return prepare_built(attempt, number, std::move(action.gpus));
+  }
   const bool restores = attempt->checkpoint.number != 0;
   if (!restores && attempt->pinned.empty() &&
       !is_heavy(*attempt->spec)) {  // nothing to fetch, little to make
@@ -118,18 +121,23 @@ void WorkerShell::on(Prepare& action) {
 
 kj::Promise<void> WorkerShell::place(AttemptPtr attempt, uint32_t number) {
   if (attempt->forgotten || attempt->prepare_number != number) return kj::READY_NOW;
+  const std::shared_ptr<const JobSpec> inputs =
+      attempt->built != nullptr ? attempt->built->spec : attempt->spec;
   kj::Promise<SharedMode> mode =
-      has_shared(*attempt->spec)
-          ? shared_mode()
-          : kj::Promise<SharedMode>(shared_mode_.value_or(SharedMode::checked));
-  return mode.then([this, attempt, number](SharedMode shared) -> kj::Promise<void> {
+      has_shared(*inputs) ? shared_mode()
+                          : kj::Promise<SharedMode>(shared_mode_.value_or(SharedMode::checked));
+  return mode.then([this, attempt, number, inputs](SharedMode shared) -> kj::Promise<void> {
     if (attempt->forgotten || attempt->prepare_number != number) return kj::READY_NOW;
     const bool restores = attempt->checkpoint.number != 0;
-    const auto work = [spec = attempt->spec, paths = attempt->paths, dirs = dirs_, cache = cache_,
-                       shared, restores]() -> absl::StatusOr<PlacedInputs> {
+    const auto work = [inputs, built = attempt->built, paths = attempt->paths, dirs = dirs_,
+                       cache = cache_, shared, restores]() -> absl::StatusOr<PlacedInputs> {
       absl::Status made = dirs->make(paths);
       if (!made.ok()) return made;
-      auto placed = place_inputs(*spec, paths, *dirs, *cache, shared);
+      auto placed = place_inputs(*inputs, paths, *dirs, *cache, shared);
+      if (placed.ok() && built != nullptr) {
+        made = place_links(built->links, paths, *dirs, *placed);
+        if (!made.ok()) return made;
+      }
       if (placed.ok() && !restores) made = dirs->open_to_ranks(paths);
       return made.ok() ? std::move(placed) : made;
     };
@@ -140,7 +148,7 @@ kj::Promise<void> WorkerShell::place(AttemptPtr attempt, uint32_t number) {
       if (status.ok() && wanted && restores) return restore(attempt, number);
       prepared(attempt, number, status);
     };
-    if (!is_heavy(*attempt->spec)) {
+    if (!is_heavy(*inputs)) {
       finish(work());
       return kj::READY_NOW;
     }
@@ -170,7 +178,10 @@ void WorkerShell::prepared(const AttemptPtr& attempt, uint32_t number, const abs
 }
 
 void WorkerShell::on(CancelPrepare& action) {
-  if (AttemptPtr attempt = find(action.key)) ++attempt->prepare_number;
+  AttemptPtr attempt = find(action.key);
+  if (attempt == nullptr) return;
+  ++attempt->prepare_number;
+  leave_build(attempt->key, attempt->build);
 }
 
 // ---- how shared files are kept read-only
@@ -210,6 +221,7 @@ void WorkerShell::on_started(const AttemptKey& key, uint32_t pid, int64_t unix_m
     shared_mode_ = binds_done ? SharedMode::bind : SharedMode::checked;
     return;
   }
+  if (is_build(key)) return on_build_started(key, binds_done);
   AttemptPtr attempt = find(key);
   if (attempt == nullptr) return;
   attempt->started_boot_ms = boot_ms();
@@ -313,6 +325,7 @@ void WorkerShell::on_exited(KeptExit exit) {
     }
     return;
   }
+  if (is_build(exit.key)) return on_build_exited(std::move(exit));
   AttemptPtr attempt = find(exit.key);
   if (attempt == nullptr) {
     keeper_->forget(exit.key);
@@ -365,6 +378,10 @@ void WorkerShell::on(Pack& action) {
   order.adopted = attempt->adopted;
   order.exit = std::exchange(attempt->exit, {});  // not needed again: the keeper has it for logs
   order.outbox_file = (state_dir_ / "outbox" / std::to_string(next_outbox_++)).string();
+  // Once per job is enough, and where one looks first.
+  if (attempt->built != nullptr && attempt->key.rank == 0) {
+    order.build_log = build_index_->log_path(attempt->built->key);
+  }
   dirs_->close_to_ranks(order.paths);
   ++attempt->pool_jobs;
   const auto work = [order = std::move(order), cache = cache_]() -> absl::StatusOr<PackedOutput> {
@@ -408,6 +425,7 @@ void WorkerShell::on(Forget& action) {
   watch_->remove(action.key);
   if (attempt->with_keeper && keeper_ != nullptr) keeper_->forget(action.key);
   cache_->unpin(attempt->pinned);
+  leave_build(attempt->key, attempt->build);
   ports_.release(action.key);
   attempt->forgotten = true;
   cancel_save(*attempt);

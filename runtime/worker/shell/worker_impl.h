@@ -1,6 +1,7 @@
 // The worker's shell. Internal to this folder; worker.cc has its life, worker_attempts.cc what it
 // does for attempts, worker_checkpoints.cc for their checkpoints, worker_owner.cc for the machine's
-// owner, worker_gpus.cc for GPUs, worker_reports.cc what it tells the coordinator.
+// owner, worker_gpus.cc for GPUs, worker_builds.cc what builds jobs' programs, worker_reports.cc
+// what it tells the coordinator.
 #pragma once
 
 #include <kj/async.h>
@@ -12,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +26,7 @@
 #include "runtime/worker/keeper_client/keeper_client.h"
 #include "runtime/worker/owner/monitor.h"
 #include "runtime/worker/shell/attempt_dirs.h"
+#include "runtime/worker/shell/build_index.h"
 #include "runtime/worker/shell/cache.h"
 #include "runtime/worker/shell/events_watch.h"
 #include "runtime/worker/shell/fetch.h"
@@ -41,6 +44,8 @@ namespace pesc::worker {
 // Of the program that tries whether the keeper can make mounts. No job has this key: ids begin with
 // a time.
 inline constexpr AttemptKey kProbe{};
+// Neither has a build: job 0, attempt 1, and the build's number as the rank.
+inline bool is_build(const AttemptKey& key) { return key.job.value == 0 && key.attempt != 0; }
 
 // Each piece that is being sent has a window in memory: a machine with many ranks must not have as
 // many windows. Taken for one piece at a time, so that a large checkpoint lets the others pass.
@@ -52,6 +57,47 @@ class SendSlots {
  private:
   uint32_t taken_ = 0;
   std::deque<kj::Own<kj::PromiseFulfiller<void>>> waiting_;
+};
+
+// What a build has made of a job's files: every rank of it is given these instead.
+struct BuiltInputs {
+  std::shared_ptr<const JobSpec> source;
+  ComputeCapability capability = 0;
+  Digest key;
+  int64_t looked_boot_ms = 0;  // when the toolchain was looked at
+  std::shared_ptr<const JobSpec> spec;
+  std::vector<std::pair<std::string, std::string>> links;
+  std::vector<BlobRef> blobs;
+  std::vector<BlobRef> from_coordinator;  // of these: it has them too
+};
+using BuiltInputsPtr = std::shared_ptr<const BuiltInputs>;
+
+// A build that is under way, or done and kept until those that waited have it.
+struct Build {
+  Digest key;
+  AttemptKey run;  // for the keeper
+  std::shared_ptr<const JobSpec> spec;
+  ComputeCapability capability = 0;
+  std::vector<std::string> gpus;
+  AttemptPaths paths;
+  PlacedInputs placed;
+  std::vector<BlobRef> pinned;
+  std::set<AttemptKey> waiting;
+  bool with_keeper = false;  // and has not ended
+  bool stopped = false;      // nobody waited any more
+  bool binds_failed = false;
+  bool done = false;
+  std::shared_ptr<std::atomic<bool>> cancelled = std::make_shared<std::atomic<bool>>(false);
+};
+using BuildPtr = std::shared_ptr<Build>;
+
+// A build that failed for a job a moment ago: leases that were on their way need not try it again.
+struct FailedBuild {
+  JobId job;
+  Digest key;
+  int64_t boot_ms = 0;
+  PrepareFailed failed;
+  std::string log;  // packed
 };
 
 // What the shell knows of one attempt, from Prepare or Adopted to Forget.
@@ -68,6 +114,8 @@ struct ShellAttempt {
   bool was_started = false;
   bool binds_failed = false;
   std::vector<std::string> gpus;  // UUIDs of those that it may use
+  Digest build;                   // of its program; zero: not known, or none
+  BuiltInputsPtr built;           // what it was given of that
   CheckpointRef checkpoint;       // it begins from
   bool restoring = false;         // that one is being brought: what fails is its fault
   BlobRef saved_manifest;         // of what the coordinator has already
@@ -172,6 +220,29 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   bool on_sick_gpu(const ShellAttempt& attempt) const;
   void add_gpu_use(const ShellAttempt& attempt, AttemptOutcome& outcome);
 
+  // ---- worker_builds.cc
+  void prepare_built(const AttemptPtr& attempt, uint32_t number, std::vector<std::string> gpus);
+  BuiltInputsPtr remembered_build(const JobSpec* spec, ComputeCapability capability) const;
+  void use_build(const AttemptPtr& attempt, uint32_t number, BuiltInputsPtr built,
+                 std::vector<std::string> gpus);
+  void await_build(const AttemptPtr& attempt, const Digest& key, ComputeCapability capability,
+                   std::vector<std::string> gpus);
+  void leave_build(const AttemptKey& key, const Digest& build);
+  void begin_build(BuildPtr build);
+  kj::Promise<void> place_build(BuildPtr build, SharedMode mode);
+  void launch_build(const BuildPtr& build);
+  BuildPtr find_build(const AttemptKey& run) const;
+  void on_build_started(const AttemptKey& run, bool binds_done);
+  void on_build_exited(KeptExit exit);
+  void build_done(const BuildPtr& build, const BuiltTree& tree);
+  void build_failed(const BuildPtr& build, PrepareFailed failed, std::string packed_log);
+  void build_broken(const BuildPtr& build, const absl::Status& status);
+  void end_build(const BuildPtr& build);
+  void lose_builds(const std::string& why);
+  kj::Promise<LogChunk> read_build_log(const ShellAttempt& attempt, uint64_t offset,
+                                       uint32_t max_bytes);
+  ComputeCapability capability_of(const std::vector<std::string>& gpus) const;
+
   // ---- worker_reports.cc
   void send(std::vector<AttemptKey> holding, uint64_t last_update,
             std::vector<Session::Finished> finished, std::vector<Progressed> progress,
@@ -194,6 +265,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   BaseEnvironment base_;
   std::shared_ptr<AttemptDirs> dirs_;
   std::shared_ptr<Cache> cache_;
+  std::shared_ptr<BuildIndex> build_index_;
   std::unique_ptr<Fetcher> fetcher_;
   std::unique_ptr<EventsWatch> watch_;
   std::unique_ptr<Core> core_;
@@ -226,6 +298,11 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::optional<SharedMode> shared_mode_;
   bool probing_ = false;
   std::vector<kj::Own<kj::PromiseFulfiller<SharedMode>>> waiting_for_mode_;
+
+  std::map<Digest, BuildPtr> builds_;
+  uint32_t next_build_ = 0;
+  std::deque<BuiltInputsPtr> built_;  // of the jobs whose ranks were prepared last
+  std::deque<FailedBuild> failed_builds_;
 
   bool trash_busy_ = false, trash_again_ = false;
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting_for_drained_;

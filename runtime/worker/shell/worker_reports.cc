@@ -89,14 +89,15 @@ void WorkerShell::upload_and_send(SendReport::Finished finished, const std::stri
 
 kj::Promise<LogChunk> WorkerShell::read_log(const AttemptKey& key, uint8_t stream, uint64_t offset,
                                             uint32_t max_bytes) {
-  if (stream != 1 && stream != 2) {
-    return rpc::to_exception(absl::InvalidArgumentError("stream " + std::to_string(stream) +
-                                                        " is neither 1 (output) nor 2 (error)"));
+  if (stream < 1 || stream > 3) {
+    return rpc::to_exception(absl::InvalidArgumentError(
+        "stream " + std::to_string(stream) + " is none of 1 (output), 2 (error) and 3 (build)"));
   }
   AttemptPtr attempt = find(key);
   if (attempt == nullptr) {
     return rpc::to_exception(absl::NotFoundError("this worker does not have " + to_string(key)));
   }
+  if (stream == 3) return read_build_log(*attempt, offset, max_bytes);
   if (keeper_ == nullptr || !attempt->with_keeper) return LogChunk{"", attempt->running};
   auto paf = kj::newPromiseAndFulfiller<LogChunk>();
   auto fulfiller = std::make_shared<kj::Own<kj::PromiseFulfiller<LogChunk>>>(kj::mv(paf.fulfiller));
