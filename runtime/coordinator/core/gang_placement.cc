@@ -12,6 +12,7 @@ namespace {
 // One after the other, as they will be leased.
 uint32_t ranks_in(uint64_t cpus_milli, const Worker& worker, Use use, uint64_t reserved_memory,
                   const JobSpec& spec, const Need& need, uint32_t most) {
+  if (!may_be_on(worker.info.id, need)) return 0;
   const uint32_t ranks =
       static_cast<uint32_t>(std::min<uint64_t>(cpus_milli / need.cpus_milli, most));
   for (uint32_t rank = 0; rank < ranks; ++rank) {
@@ -139,12 +140,13 @@ bool Core::State::place_reserved(uint32_t& budget) {
 }
 
 // Where it would be if nothing else were there: on workers that are free already, if possible.
-Core::State::GangPlan Core::State::plan_on_empty_workers(const Job& job, bool doubtful) const {
+Core::State::GangPlan Core::State::plan_on_empty_workers(const Job& job, bool doubtful,
+                                                         WorkerId except) const {
   std::vector<std::tuple<int64_t, int64_t, WorkerId>> candidates;
-  const uint32_t ranks = job.ranks.counts().waiting;
+  const uint32_t ranks = job.gang->open > 0 ? job.ranks.size() : job.ranks.counts().waiting;
   const Need need = need_of(job);
   for (const auto& [id, worker] : workers) {
-    if (gang_ranks_on_empty(worker, *job.spec, need, 1, doubtful) == 0) continue;
+    if (id == except || gang_ranks_on_empty(worker, *job.spec, need, 1, doubtful) == 0) continue;
     candidates.emplace_back(-free_for(worker), -int64_t(worker.info.cpus_milli), id);
   }
   std::sort(candidates.begin(), candidates.end());

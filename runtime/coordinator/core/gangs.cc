@@ -57,8 +57,10 @@ void Core::State::gang_failed(Job& job, const AttemptKey& key, AttemptOutcome ou
 
 // The failure counts.
 void Core::State::gang_is_to_blame(Job& job, const AttemptKey& key, AttemptOutcome outcome) {
-  const bool final = gang_gives_up(job, outcome);
+  const std::optional<std::string> unbuilt = cannot_be_built(job, key, outcome);
+  const bool final = unbuilt || gang_gives_up(job, outcome);
   emit(AttemptEnded{key, outcome, final, RankState::failed});
+  if (unbuilt) return stop_job(job, false, *unbuilt);
   if (final) {
     return stop_job(job, false,
                     cause_of(key.rank, outcome) + "; a parallel job ends with any of its ranks");

@@ -152,6 +152,7 @@ int64_t Core::State::unreserved(const Worker& worker) const {
 }
 
 std::optional<Claim> Worker::claim_for(const Need& need) const {
+  if (!may_be_on(info.id, need)) return std::nullopt;
   const bool scarce = need.gpus > 0 || need.disk_bytes > 0 || !need.named.empty();
   if (scarce && reserved_milli > 0) return std::nullopt;
   return claim(capacity(), use, need, reserved_memory);
@@ -185,6 +186,7 @@ LeaseGrant& Core::State::lease(Job& job, uint32_t rank, uint32_t attempt, Worker
 
 Need Core::State::need_of(const Job& job) const {
   Need need = coordinator::need_of(*job.spec, job.learned);
+  need.not_on.assign(job.build_failed_on.begin(), job.build_failed_on.end());
   // When nothing else of it waits, the queue must wait for what this rank waits for.
   const bool others =
       need.gpus == 0 || job.ready.empty() || job.ranks.unclaimed() > 0 || job.ranks.fresh() > 0;

@@ -217,6 +217,10 @@ Digest program_key(const JobSpec& spec) {
     key += argument;
     add_file(argument);
   }
+  if (spec.build.empty()) return sha256(key);
+  key += '\0';
+  key += spec.build;
+  for (const FileRef& file : spec.files) key += file.path + to_hex(file.blob.digest);
   return sha256(key);
 }
 

@@ -1,6 +1,7 @@
 // What a rank needs beside cpus, what of it a worker has left, and what is learned of programs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -27,6 +28,7 @@ struct Need {
   bool gpu_alone = false;  // also while nobody knows how much memory it takes
   ComputeCapability min_compute_capability = 0;
   NamedResources named;
+  std::vector<WorkerId> not_on;  // sorted: where its program could not be built
   auto operator<=>(const Need&) const = default;
 };
 
@@ -53,6 +55,10 @@ struct Capacity {
   const std::vector<Gpu>* gpus = nullptr;
   const NamedResources* named = nullptr;
 };
+
+inline bool may_be_on(WorkerId worker, const Need& need) {
+  return !std::binary_search(need.not_on.begin(), need.not_on.end(), worker);
+}
 
 // What it would be given; nothing: there is no room. `reserved_memory` is not to be had.
 std::optional<Claim> claim(const Capacity& has, const Use& use, const Need& need,

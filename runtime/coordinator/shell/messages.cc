@@ -184,6 +184,9 @@ std::string failure_line(const AttemptOutcome& outcome) {
     case EndReason::gpu_fault:
       line = "its GPU failed";
       break;
+    case EndReason::build_failed:
+      line = "the build of its program failed";
+      break;
     default:
       line = std::string(to_string(outcome.reason));
       break;
