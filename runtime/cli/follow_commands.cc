@@ -19,7 +19,7 @@ namespace {
 
 struct Logs {
   std::string job, rank;  // rank: empty: all
-  bool follow = false, standard_error = false;
+  bool follow = false, standard_error = false, build = false;
 };
 
 struct Opened {
@@ -183,11 +183,20 @@ absl::StatusOr<std::optional<uint32_t>> parse_rank(const std::string& text) {
   return absl::InvalidArgumentError("rank '" + text + "': give a number from 0");
 }
 
+int print_build_log(Opened& opened, std::optional<uint32_t> rank) {
+  absl::StatusOr<std::string> log =
+      client::read_build_log(opened.client.session(), *parse_job_id(opened.job.id()), rank);
+  if (!log.ok()) return fail(log.status());
+  absl::Status status = write_out(*log);
+  return status.ok() ? kSucceeded : fail_unless_closed(status);
+}
+
 int logs(const Common& common, const Logs& options) {
   absl::StatusOr<std::optional<uint32_t>> rank = parse_rank(options.rank);
   if (!rank.ok()) return fail(rank.status());
   absl::StatusOr<Opened> opened = open_job(common, options.job);
   if (!opened.ok()) return fail(opened.status());
+  if (options.build) return print_build_log(*opened, *rank);
   if (options.follow) {
     const std::string address = opened->client.session()->address();
     opened->client.session()->on_contact([address](bool answers) {
@@ -246,6 +255,11 @@ void add_follow_commands(CLI::App& app, Common& common, Commands& commands) {
                      "With a RANK: live, until it is over; without: each rank's when it is over, "
                      "until the job is");
   logs_app->add_flag("--stderr", chosen->standard_error, "Standard error instead of output");
+  logs_app
+      ->add_flag(
+          "--build", chosen->build,
+          "The log of the program's build instead: RANK's worker's; default: one that failed")
+      ->excludes("--stderr", "--follow");
   commands.push_back({logs_app, [&common, chosen] { return logs(common, *chosen); }});
 
   struct Fetch {

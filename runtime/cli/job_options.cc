@@ -118,9 +118,10 @@ void add_automatic_files(const JobOptions& options, Job& job, std::vector<std::s
   }
   std::error_code error;
   if (job.program.find('/') != std::string::npos) {
-    // One that is not here may be in an archive or among the files: then it need not travel.
+    // One that is not here may be in an archive, among the files, or made by the build: then it
+    // need not travel.
     bool elsewhere = !fs::exists(job.program, error) &&
-                     (!job.archives.empty() || !job.files.empty()) &&
+                     (!job.archives.empty() || !job.files.empty() || !job.build.empty()) &&
                      fs::path(job.program).is_relative();
     job.send_program = !elsewhere;
     if (job.send_program) sent.push_back(job.program);
@@ -164,6 +165,13 @@ void add_job_flags(CLI::App* app, JobOptions& o) {
       ->type_name("PATH")
       ->expected(1)
       ->take_all();
+  app->add_option(
+         "--build", o.build,
+         "A shell command that makes the program from the files, once on each worker, e.g. "
+         "\"nvcc -O3 sim.cu -o sim\" or make")
+      ->type_name("COMMAND");
+  app->add_option("--build-time-limit", o.build_time_limit, "Longest build on one worker (30m)")
+      ->type_name("TIME");
   app->add_option("--collect", o.collect,
                   "Files of the working directory that come back as well (*, ?, **); repeatable")
       ->type_name("GLOB")
@@ -274,6 +282,8 @@ absl::Status in_flags(const absl::Status& status) {
       {"checkpoint_every", "--checkpoint-every"},
       {"parallel", "--parallel"},
       {"same_worker", "--same-worker"},
+      {"build", "--build"},
+      {"build_time_limit", "--build-time-limit"},
   };
   const std::string message(status.message());
   const size_t colon = message.find(": ");
@@ -358,6 +368,9 @@ absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent
   if (status.ok()) {
     status = duration("--checkpoint-every", o.checkpoint_every, job.checkpoint_every);
   }
+  if (status.ok()) {
+    status = duration("--build-time-limit", o.build_time_limit, job.build_time_limit);
+  }
   if (status.ok()) status = max_failures(o.max_failures, job.max_failures);
   if (status.ok()) status = environment(o.environment, job);
   if (!status.ok()) return status;
@@ -378,6 +391,7 @@ absl::StatusOr<Job> make_job(const JobOptions& o, std::vector<std::string>& sent
   job.archives = o.archives;
   job.shared_files = o.shared_files;
   job.collect = o.collect;
+  job.build = o.build;
   job.name = o.name;
   job.room = o.room;
   job.parallel = o.parallel;

@@ -22,6 +22,7 @@ struct JobOptions {
   std::string memory, time_limit, grace, output_limit, retries = "0", seed = "0";
   std::string name, room;
   std::string max_failures, job_time_limit, checkpoint_every;
+  std::string build, build_time_limit;
   bool parallel = false, same_worker = false, no_second_attempts = false;
   bool no_auto_files = false;
   bool strict = false;

@@ -1,4 +1,5 @@
 // What a rank wrote, running or finished: as a stream, and as strings of bounded length.
+#include <algorithm>
 #include <utility>
 
 #include "blob/pack.h"
@@ -13,6 +14,11 @@ using client::Session;
 using client::UserSession;
 
 constexpr uint32_t kLiveBytes = 1 << 20;
+constexpr uint64_t kMaxBuildLogBytes = 4 << 20;
+constexpr size_t kLogsTried = 16;
+
+enum class Stream : uint8_t { output = 1, error = 2, build = 3 };
+Stream stream_of(bool standard_error) { return standard_error ? Stream::error : Stream::output; }
 
 struct LiveOutput {
   std::string bytes;
@@ -22,12 +28,12 @@ struct LiveOutput {
 // The next bytes of a rank that runs; none when there are none yet, or when it runs no more.
 // `attempt`: which one, if it still runs; 0: the newest.
 absl::StatusOr<LiveOutput> read_live(Session& session, JobId id, uint32_t rank, uint32_t attempt,
-                                     uint64_t offset, bool standard_error) {
+                                     uint64_t offset, Stream stream) {
   return session.call<LiveOutput>([=](UserSession& user) {
     auto request = user.readLogRequest();
     request.setId(id.value);
     request.setRank(rank);
-    request.setStream(standard_error ? 2 : 1);
+    request.setStream(static_cast<uint8_t>(stream));
     request.setAttempt(attempt);
     request.setOffset(offset);
     request.setMaxBytes(kLiveBytes);
@@ -68,7 +74,7 @@ absl::Status OutputReader::read(const OutputSink& sink, const Restarted& restart
     // One that never had more than one attempt need not be asked for which it was.
     LiveOutput live{"", info->result.attempts};
     if (runs || info->result.attempts > 1) {
-      auto read = read_live(*session_, id_, rank_, attempt_, offset_, standard_error_);
+      auto read = read_live(*session_, id_, rank_, attempt_, offset_, stream_of(standard_error_));
       // A worker that was just given the attempt, or has just handed it in, does not have it.
       if (!read.ok() && !absl::IsNotFound(read.status())) return read.status();
       if (read.ok()) live = *std::move(read);
@@ -97,6 +103,54 @@ absl::Status OutputReader::read(const OutputSink& sink, const Restarted& restart
   }
 }
 
+namespace {
+
+absl::StatusOr<std::string> read_build_log_of(const std::shared_ptr<Session>& session, JobId id,
+                                              const FinalRank& rank) {
+  if (rank.result.state != pesc::State::running) {
+    if (rank.output.empty()) return absl::NotFoundError("it left nothing");
+    return blob::read_member(download(session, rank.output), "build.log", kMaxBuildLogBytes);
+  }
+  std::string log;
+  while (log.size() < kMaxBuildLogBytes) {
+    auto live = read_live(*session, id, rank.result.rank, 0, log.size(), Stream::build);
+    if (!live.ok()) return live.status();
+    if (live->bytes.empty()) break;
+    log += live->bytes;
+  }
+  if (log.empty()) return absl::NotFoundError("nothing is written yet");
+  return log;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> read_build_log(const std::shared_ptr<Session>& session, JobId id,
+                                           std::optional<uint32_t> rank) {
+  absl::StatusOr<std::vector<FinalRank>> ranks = std::vector<FinalRank>();
+  if (rank) {
+    absl::StatusOr<FinalRank> one = read_rank(*session, id, *rank);
+    if (!one.ok()) return one.status();
+    ranks->push_back(*std::move(one));
+  } else {
+    ranks = read_ranks(*session, id, 0, 1'000);
+    if (!ranks.ok()) return ranks.status();
+  }
+  const auto place = [](const FinalRank& r) {
+    return r.result.reason == "build_failed" ? 0 : r.result.state == pesc::State::running ? 1 : 2;
+  };
+  std::stable_sort(ranks->begin(), ranks->end(),
+                   [&](const FinalRank& a, const FinalRank& b) { return place(a) < place(b); });
+  if (ranks->size() > kLogsTried) ranks->resize(kLogsTried);
+  for (const FinalRank& one : *ranks) {
+    absl::StatusOr<std::string> log = read_build_log_of(session, id, one);
+    if (log.ok() || !absl::IsNotFound(log.status())) return log;
+  }
+  return absl::NotFoundError(
+      "no log of a build has come back: one that failed, one that runs, and that of rank 0 of a "
+      "job "
+      "with --build can be had");
+}
+
 }  // namespace client
 
 absl::Status JobHandle::stream_output(uint32_t rank, const OutputSink& sink, uint64_t offset,
@@ -114,7 +168,7 @@ absl::StatusOr<std::string> JobHandle::read_output(uint32_t rank, uint64_t offse
   absl::StatusOr<FinalRank> info = client::read_rank(*state_->session, state_->id, rank);
   if (!info.ok()) return info.status();
   if (info->result.state == pesc::State::running) {
-    auto live = read_live(*state_->session, state_->id, rank, 0, offset, standard_error);
+    auto live = read_live(*state_->session, state_->id, rank, 0, offset, stream_of(standard_error));
     if (!live.ok()) return live.status();
     return std::move(live->bytes);
   }

@@ -120,7 +120,20 @@ class Preparation {
     spec.checkpoint_every_ms = static_cast<uint64_t>(job_.checkpoint_every.count());
     spec.second_attempts = job_.second_attempts;
     spec.priority = job_.priority;
+    if (job_.build_time_limit.count() < 0) return refuse("build_time_limit cannot be negative");
+    spec.build = job_.build;
+    spec.build_time_limit_ms = static_cast<uint64_t>(job_.build_time_limit.count());
     return absl::OkStatus();
+  }
+
+  // The build makes it: a path below app_dir, of which nothing is there yet.
+  bool is_built() const {
+    const fs::path path = fs::path(job_.program).lexically_normal();
+    if (job_.build.empty() || path.is_absolute() || path.empty() || *path.begin() == "..") {
+      return false;
+    }
+    struct stat info {};
+    return !job_.send_program || (stat(job_.program.c_str(), &info) != 0 && errno == ENOENT);
   }
 
   absl::Status resources(JobSpec& spec) {
@@ -151,6 +164,10 @@ class Preparation {
   }
 
   absl::Status program() {
+    if (job_.program.find('/') != std::string::npos && is_built()) {
+      out_.spec.program = "./" + place_of(job_.program);
+      return absl::OkStatus();
+    }
     if (!job_.send_program || job_.program.find('/') == std::string::npos) {
       out_.spec.program = job_.program;
       return absl::OkStatus();

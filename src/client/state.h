@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "client/convert.h"
@@ -71,6 +72,11 @@ class OutputReader {
   uint64_t offset_;
   uint32_t attempt_ = 0;  // 0: nothing was read yet
 };
+
+// The log of the build of a job's program, as the rank's worker wrote it, or the first rank's that
+// has one; a failed one first. NotFound: none has one (yet).
+absl::StatusOr<std::string> read_build_log(const std::shared_ptr<Session>& session, JobId id,
+                                           std::optional<uint32_t> rank);
 
 // What `pesc fetch` and JobResult::save do. Ranks that are not final yet are left for a later call
 // into the same directory.

@@ -48,6 +48,22 @@ class JobOptionsTest : public ::testing::Test {
   std::filesystem::path before_, directory_;
 };
 
+TEST_F(JobOptionsTest, AProgramThatIsBuiltNeedNotBeHere) {
+  JobOptions options;
+  options.command = {"./sim", "--steps", "5"};
+  options.build = "cc sim.c -o sim";
+  options.build_time_limit = "5m";
+  Job job = make(options);
+  EXPECT_EQ(job.build, "cc sim.c -o sim");
+  EXPECT_EQ(job.build_time_limit, std::chrono::minutes(5));
+  EXPECT_FALSE(job.send_program);
+  EXPECT_THAT(sent_, IsEmpty());
+  std::ofstream("sim") << "it is here, and travels";
+  EXPECT_TRUE(make(options).send_program);
+  options.build_time_limit = "soon";
+  EXPECT_THAT(refusal(options), HasSubstr("--build-time-limit"));
+}
+
 TEST_F(JobOptionsTest, Defaults) {
   Job job = make({});
   EXPECT_EQ(job.program, "true");
