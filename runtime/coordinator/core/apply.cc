@@ -332,6 +332,7 @@ TimeMs Core::State::backoff_ms(uint32_t tries, EndReason last) const {
 // `runs`: it does already, whether there is room for it or not.
 void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec, Claim claim,
                             bool runs) {
+  forget_ending(worker, key);
   Lease lease;
   lease.cpus_milli = cpus_of(spec);
   lease.claim = std::move(claim);
@@ -356,7 +357,9 @@ void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
   if (it == worker.leases.end()) return;
   const Lease lease = it->second;
   worker.leases.erase(it);
-  drop_use(worker.capacity(), worker.use, lease.claim, jobs.at(key.job).spec->resources);
+  const Resources& asked = jobs.at(key.job).spec->resources;
+  drop_use(worker.capacity(), worker.use, lease.claim, asked);
+  note_ending(worker, key, lease, asked);
   if (lease.ahead != 0) {
     worker.ahead.erase(lease.ahead);
     worker.ahead_milli -= lease.cpus_milli;
@@ -405,6 +408,7 @@ void Core::State::recount(Worker& worker) {
   worker.used_milli = worker.ahead_milli = 0;
   worker.use = {};
   worker.use.gpus.resize(worker.info.gpus.size());
+  count_endings(worker);
   for (const bool runs : {true, false}) {
     for (const auto& [key, lease] : leases) {
       if (runs != (lease.ahead == 0 && !lease.restored)) continue;
@@ -421,6 +425,13 @@ void Core::State::recount_use(Worker& worker) {
   worker.use.gpus.resize(worker.info.gpus.size());
   for (const auto& [key, lease] : worker.leases) {
     add_use(worker.capacity(), worker.use, lease.claim, jobs.at(key.job).spec->resources);
+  }
+  count_endings(worker);
+}
+
+void Core::State::count_endings(Worker& worker) {
+  for (const auto& [key, ending] : worker.ending) {
+    if (ending.sized) add_use(worker.capacity(), worker.use, ending.claim, ending.asked);
   }
 }
 

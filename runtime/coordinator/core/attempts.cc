@@ -61,6 +61,7 @@ absl::Status Core::State::check_report(WorkerId worker, const FinishedAttempt& r
 // A report that changes nothing (sent again, of a rank that is final, of a removed job) is
 // acknowledged like any other: its worker may forget it.
 void Core::State::finished(WorkerId worker, const AttemptKey& key, AttemptOutcome outcome) {
+  if (Worker* at = find_worker(worker)) forget_ending(*at, key);
   Job* job = find_job(key.job);
   if (job == nullptr || key.rank >= job->ranks.size()) return;
   const bool succeeded = outcome.reason == EndReason::succeeded;

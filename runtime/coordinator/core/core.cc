@@ -74,7 +74,12 @@ SendUpdate& Core::State::update_for(Worker& worker) {
 
 void Core::State::send_stop(WorkerId id, const AttemptKey& key, EndReason reason) {
   Worker* worker = find_worker(id);
-  if (worker != nullptr && worker->attached) update_for(*worker).stop.push_back({key, reason});
+  if (worker == nullptr || !worker->attached) return;
+  SendUpdate& update = update_for(*worker);
+  update.stop.push_back({key, reason});
+  if (const auto it = worker->ending.find(key); it != worker->ending.end()) {
+    it->second.update = update.number;
+  }
 }
 
 void Core::State::flush() {

@@ -401,9 +401,17 @@ enum class PlantedBug : uint8_t {
   forget_cancel,
   acknowledge_before_record,
   reuse_attempt_number,
-  forget_loser,          // the other attempt of a rank that has its result is not revoked
-  second_beside_itself,  // a second attempt may go to the worker that has the first
-  lost_without_time,     // what died with its keeper is taken to have done nothing
+  forget_loser,           // the other attempt of a rank that has its result is not revoked
+  second_beside_itself,   // a second attempt may go to the worker that has the first
+  lost_without_time,      // what died with its keeper is taken to have done nothing
+  ignore_named,           // named resources are not counted
+  share_exclusive,        // nobody has a GPU for itself
+  use_sick_gpu,           // one that is out of service is given away
+  first_gpu_always,       // whatever else the worker has
+  revoked_takes_nothing,  // what is told to stop is taken to be gone
+  forget_peaks,           // the last one counts, not the highest
+  estimates_grow,         // each end raises them
+  one_user_first,         // users have no turns
 };
 
 class Core {

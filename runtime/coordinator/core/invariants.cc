@@ -155,6 +155,13 @@ std::string Core::State::check_worker(const Worker& worker) const {
     if (lease.ahead != 0 && worker.ahead.count(lease.ahead) == 0)
       return "a lease ahead is unlisted";
   }
+  uint32_t unsized = 0;
+  for (const auto& [key, ending] : worker.ending) {
+    if (worker.leases.contains(key)) return to_string(key) + " is leased, and is ending";
+    unsized += !ending.sized;
+    if (ending.sized) add_use(worker.capacity(), use, ending.claim, ending.asked);
+  }
+  if (unsized != worker.unsized) return "what is ending there does not add up";
   if (used != worker.used_milli || ahead != worker.ahead_milli || use != worker.use) {
     return "what its leases use does not add up";
   }

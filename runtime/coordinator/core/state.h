@@ -230,6 +230,14 @@ struct Lease {
   bool told = false;      // its worker has said that it has it
 };
 
+// Not wanted any more, and not known to have ended: ending.cc.
+struct Ending {
+  Claim claim;
+  Resources asked;
+  uint64_t update = 0;  // that tells the worker to stop it; before that it may not even have begun
+  bool sized = false;   // else nobody knows what it takes
+};
+
 struct Worker {
   WorkerInfo info;
   bool seen = false;  // WorkerSeen was recorded with this name and room
@@ -258,6 +266,8 @@ struct Worker {
   bool excused = false;  // attached with more than it has room for
   std::map<AttemptKey, Lease> leases;
   std::map<uint64_t, AttemptKey> ahead;
+  std::map<AttemptKey, Ending> ending;  // `use` counts them
+  uint32_t unsized = 0;                 // of these
   // Ended by a report of this session, and still in what the worker says it holds: several reports
   // are under way at once, so it may say so before it has read the answer.
   std::set<AttemptKey> reported;
@@ -271,7 +281,7 @@ struct Worker {
   bool set_aside() const { return aside_until != kNever; }
   bool takes_leases() const {
     return attached && responsive && !leaving && !draining && !paused && info.busy.empty() &&
-           !set_aside() && !(probation && !leases.empty());
+           unsized == 0 && !set_aside() && !(probation && !leases.empty());
   }
   Capacity capacity() const {
     return {info.memory_bytes, info.disk_bytes, &info.gpus, &info.named};
@@ -340,6 +350,7 @@ struct Core::State {
   std::map<uint64_t, SendUpdate> updates;  // by session
   std::vector<JobId> changed;
   std::vector<std::pair<WorkerId, FinishedAttempt>> late;  // a planted bug's
+  std::optional<AttemptKey> reporting;                     // whose end is being reported
 
   Step step(const Event& event, TimeMs at);
   void emit(Record record);
@@ -486,6 +497,13 @@ struct Core::State {
   int64_t free_for(const Worker& worker) const;
   int64_t unreserved(const Worker& worker) const;
 
+  // ---- ending.cc ----
+  void note_ending(Worker& worker, const AttemptKey& key, const Lease& lease,
+                   const Resources& asked);
+  void note_unsized(Worker& worker, const AttemptKey& key);
+  void forget_ending(Worker& worker, const AttemptKey& key);
+  void forget_ended(Worker& worker, const std::vector<AttemptKey>& holding, uint64_t last_update);
+
   // ---- gangs.cc ----
   void gang_ended(Job& job, const AttemptKey& key, AttemptOutcome outcome);
   void gang_failed(Job& job, const AttemptKey& key, AttemptOutcome outcome);
@@ -570,6 +588,7 @@ struct Core::State {
   void promote(Worker& worker);
   void recount(Worker& worker);
   void recount_use(Worker& worker);
+  void count_endings(Worker& worker);
   void not_ahead(const AttemptKey& key);
   TimeMs backoff_ms(const ActiveRank& rank) const;
   TimeMs backoff_ms(uint32_t tries, EndReason last) const;

@@ -108,6 +108,7 @@ std::string Core::State::takes_no_work(const Worker& worker, TimeMs at) const {
   if (worker.leaving && !worker.draining) return worker.info.name + " is being shut down";
   if (worker.draining) return worker.info.name + " is draining";
   if (worker.set_aside()) return worker.info.name + " is " + trouble(worker, at);
+  if (worker.unsized > 0) return worker.info.name + " " + trouble(worker, at);
   if (!worker.responsive) {
     return worker.info.name + " has not been heard of for " +
            std::to_string(seconds_up(at - worker.last_seen)) + " s";

@@ -338,6 +338,10 @@ std::string Core::State::trouble(const Worker& worker, TimeMs at) const {
   if (worker.set_aside()) {
     return "set aside for another " + seconds_text(worker.aside_until - at) + ": " + failures;
   }
+  if (worker.attached && worker.unsized > 0) {
+    return "waits for " + std::to_string(worker.unsized) +
+           " of its attempts to end that are not wanted any more";
+  }
   if (worker.probation) return "on probation, one attempt at a time: " + failures;
   if (worker.attached && !worker.responsive) {
     return "has not been heard of for " + seconds_text(at - worker.last_seen);

@@ -134,7 +134,9 @@ void Core::State::on(const WorkerReported& event) {
     if (bug == PlantedBug::acknowledge_before_record) {
       late.emplace_back(worker.info.id, report);
     } else {
+      reporting = report.key;
       finished(worker.info.id, report.key, report.outcome);
+      reporting.reset();
     }
     answer.acknowledged.push_back(report.key);
   }
@@ -155,6 +157,7 @@ void Core::State::on(const WorkerReported& event) {
 void Core::State::hear_gpus(Worker& worker, const std::vector<Gpu>& gpus) {
   worker.info.gpus = gpus;
   bound_info(worker.info);
+  for (auto& [demand, queue] : queues) queue.impossible = false;
   recount_use(worker);
   worker.excused = worker.excused || over(worker);
   unblock(worker);
@@ -168,7 +171,10 @@ void Core::State::reconcile(Worker& worker, const std::vector<AttemptKey>& holdi
                             uint64_t last_update, std::vector<StopRequest>& stop) {
   for (const AttemptKey& key : holding) {
     if (worker.reported.contains(key)) continue;
-    if (std::optional<StopRequest> request = reconcile_held(worker, key)) stop.push_back(*request);
+    if (std::optional<StopRequest> request = reconcile_held(worker, key)) {
+      stop.push_back(*request);
+      if (!worker.leases.contains(key)) note_unsized(worker, key);
+    }
   }
   std::vector<std::pair<AttemptKey, Lease>> gone;
   bool kept = false;  // something of an earlier life: then its keeper has lived on since
@@ -185,6 +191,7 @@ void Core::State::reconcile(Worker& worker, const std::vector<AttemptKey>& holdi
     lost(key, began ? "its worker does not have it any more" : "its lease never reached its worker",
          began);
   }
+  forget_ended(worker, holding, last_update);
 }
 
 std::optional<StopRequest> Core::State::reconcile_held(Worker& worker, const AttemptKey& key) {
