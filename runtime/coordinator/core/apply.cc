@@ -172,6 +172,9 @@ void Core::State::count_success(Job& job, WorkerId worker, const AttemptOutcome&
   ++job.measured;
   job.measured_ms += outcome.duration_ms;
   job.durations.add(outcome.duration_ms);
+  Pace& pace = job.paces[worker];
+  ++pace.count;
+  pace.total_ms += outcome.duration_ms;
   for (WorkerId& known : job.succeeded_on) {
     if (known == worker) return;
     if (known == WorkerId()) {
@@ -216,6 +219,7 @@ void Core::State::apply_record(const JobFinished& record) {
   job->finished = true;
   job->finished_unix_ms = record.unix_ms;
   job->durations = {};
+  job->paces.clear();
   forget_program(*job);
   arm_limit(*job, kNever);
   touch(*job);

@@ -112,6 +112,12 @@ struct DurationHistogram {
   uint64_t median_ms() const;  // no less than it is
 };
 
+// How long ranks of a job take on one worker.
+struct Pace {
+  uint32_t count = 0;
+  uint64_t total_ms = 0;
+};
+
 struct DemandQueue;
 
 // Among the jobs of an owner: the higher priority first, then who came first.
@@ -195,6 +201,7 @@ struct Job {
   bool built = false;                      // a rank of it has run: the build can succeed
   uint64_t measured = 0, measured_ms = 0;  // committed ranks, and their durations' sum
   DurationHistogram durations;             // of these; empty when the job is finished
+  std::map<WorkerId, Pace> paces;          // of these; likewise
   std::array<WorkerId, 2> succeeded_on{};  // two of the workers where ranks were committed
   JobTally tally;
   std::map<uint32_t, uint32_t> checkpoint_numbers;  // the highest, of ranks that may yet save
@@ -446,6 +453,18 @@ struct Core::State {
   bool near_its_end(const Job& job) const;
   void try_seconds();
   TimeMs try_seconds_of(Job& job);
+  struct Outpaced {
+    uint64_t left_ms = 0;
+    uint32_t rank = 0;
+    WorkerId own;
+  };
+  struct Slow {
+    std::vector<std::pair<uint32_t, WorkerId>> stragglers;  // ranks, and who has them
+    std::vector<Outpaced> outpaced;  // most left first: a faster worker may end them sooner
+    TimeMs look_at = 0;
+  };
+  Slow find_slow(const Job& job) const;
+  Worker* choose_faster(const Job& job, const Demand& demand, WorkerId own, uint64_t left_ms);
   std::optional<std::string> refusal(const Job& job, const ActiveRank& rank,
                                      const AttemptOutcome& outcome) const;
   absl::Status check_report(WorkerId worker, const FinishedAttempt& report) const;
