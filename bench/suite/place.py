@@ -44,7 +44,8 @@ class Place:
         folder = pathlib.Path(named) if named else REPO / "build" / "release" / "bin"
         if not named and not self.options.no_build:
             self.progress("building (release); PESC_BIN names a folder of programs instead")
-            subprocess.run([REPO / "scripts" / "build", "release"], check=True)
+            subprocess.run([REPO / "scripts" / "build", "release", "pesc-cli", "pesc-coordinator",
+                            "pesc-worker"], check=True)
         for program in ("pesc", "pesc-coordinator", "pesc-worker"):
             if not (folder / program).is_file():
                 sys.exit(f"scripts/bench: no {program} in {folder}: run ./scripts/build release, or "
