@@ -53,7 +53,11 @@ def coordinator_alone(bench, result):
     clock = result.add("SQLite, batches of 100 rows, fsynced: by the clock", "reference", "rows/s")
     for number in range(rounds):
         for workers in (few, many):
-            seen = _one_load(bench, workers, ranks, limit=limit)
+            try:
+                seen = _one_load(bench, workers, ranks, limit=limit)
+            except bench.PeerFailed as error:  # the other number of workers is worth knowing
+                result.failure = f"failed: {workers:,} workers: {error}"
+                continue
             series[workers].values.append(1e6 / seen["us"])
             result.find(f"PESC, {workers:,} workers: by the clock").values.append(
                 seen["done"] / seen["wall_s"])

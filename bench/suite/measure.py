@@ -61,8 +61,15 @@ class Curve:
     points: list  # of (name of the line, x, y)
     log_x: bool = True
 
+    def medians(self):
+        """A point for each line and x, of all rounds."""
+        seen = {}
+        for name, x, y in self.points:
+            seen.setdefault((name, x), []).append(y)
+        return [(name, x, statistics.median(values)) for (name, x), values in sorted(seen.items())]
+
     def as_json(self):
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "points": self.medians()}
 
 
 class Result:

@@ -53,7 +53,7 @@ def render(about, results):
             lines += _aligned(rows)
         for curve in result.curves:
             lines.append(f"  {curve.title} ({curve.y_label} by {curve.x_label}): " + "; ".join(
-                f"{name} {number(x)}: {number(y)}" for name, x, y in curve.points))
+                f"{name} {number(x)}: {number(y)}" for name, x, y in curve.medians()))
         for one in result.series:
             lines += [f"  {one.name}: {note}" for note in one.notes]
         lines += [f"  {note}" for note in result.notes]
