@@ -118,6 +118,27 @@ TEST_F(Builds, WhatWasBuiltSomewhereWaitsForThatWorker) {
             "no worker that takes work can build the program: the build failed on pc2");
 }
 
+TEST_F(Builds, WhatCanNoLongerBeBuiltEnds) {
+  h.attach(1, worker_info(1, 1));
+  h.attach(2, worker_info(2, 1, 8ull << 30, "elsewhere"));
+  JobSpec spec = built_spec(10);
+  spec.room = "here";
+  h.submit(1, spec).IgnoreError();
+  h.attach(3, worker_info(3, 1, 8ull << 30, "here"));
+  h.end(3, h.held(3).at(0), ran(EndReason::succeeded));
+  h.end(3, h.held(3).at(0), failed_build());
+  EXPECT_EQ(h.view(1).state, JobState::failed);
+  EXPECT_THAT(h.view(1).detail, HasSubstr("the build failed on pc3: exit code 2"));
+}
+
+TEST_F(Builds, AWorkerThatTellsOfABuildThatNobodyAskedForIsNotBelieved) {
+  h.attach(1, worker_info(1, 1));
+  h.submit(1, spec_of(1)).IgnoreError();
+  h.end(1, h.held(1).at(0), failed_build());
+  EXPECT_EQ(h.records<AttemptEnded>().at(0).outcome.reason, EndReason::inputs_unavailable);
+  EXPECT_EQ(h.view(1).state, JobState::running);
+}
+
 TEST_F(Builds, AfterManyWorkersNoMoreAreTried) {
   for (uint64_t n = 1; n <= 20; ++n) h.attach(n, worker_info(n, 1));
   h.submit(1, built_spec(1)).IgnoreError();

@@ -123,6 +123,7 @@ class History {
     spec.parallel = chance(70);
     spec.same_worker = spec.parallel && chance(20);
     spec.retries = pick(3);
+    if (chance(30)) spec.build = "make";
     spec.resources.cpus_milli = 500 * (1 + pick(3));
     spec.resources.memory_bytes = chance(30) ? 1ull << 30 : 0;
     EXPECT_TRUE(h_.submit(++last_job_, spec, chance(50) ? "ada" : "bob").ok());
@@ -221,7 +222,7 @@ class History {
     static constexpr EndReason kReasons[] = {
         EndReason::exit_code, EndReason::signal,     EndReason::inputs_unavailable,
         EndReason::vacated,   EndReason::port_taken, EndReason::cannot_start,
-        EndReason::revoked,   EndReason::disk_full,
+        EndReason::revoked,   EndReason::disk_full,  EndReason::build_failed,
     };
     std::vector<AttemptKey> running;
     for (const auto& [key, held] : worker.attempts) {

@@ -125,6 +125,7 @@ class History {
     spec.resources.cpus_milli = 500 * (1 + pick(3));
     spec.resources.memory_bytes = chance(30) ? 1ull << 30 : 0;
     if (chance(15)) spec.room = "gpu";
+    if (chance(30)) spec.build = "make";
     if (chance(20)) spec.max_failures = 1 + pick(4);
     if (chance(20)) spec.job_time_limit_ms = 1000 * (1 + pick(200));
     const uint64_t id = ++last_job_;
@@ -203,9 +204,10 @@ class History {
 
   AttemptOutcome random_outcome() {
     static constexpr EndReason kReasons[] = {
-        EndReason::exit_code, EndReason::signal,      EndReason::inputs_unavailable,
-        EndReason::vacated,   EndReason::disk_full,   EndReason::cannot_start,
-        EndReason::revoked,   EndReason::worker_lost, EndReason::bad_checkpoint,
+        EndReason::exit_code,    EndReason::signal,      EndReason::inputs_unavailable,
+        EndReason::vacated,      EndReason::disk_full,   EndReason::cannot_start,
+        EndReason::revoked,      EndReason::worker_lost, EndReason::bad_checkpoint,
+        EndReason::build_failed,
     };
     AttemptOutcome outcome = outcome_of(
         chance(70) ? EndReason::succeeded : kReasons[pick(std::size(kReasons))], pick(1500));

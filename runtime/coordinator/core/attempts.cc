@@ -134,6 +134,9 @@ void Core::State::fill_duration(const OpenAttempt& open, AttemptOutcome& outcome
 void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
                            AttemptOutcome& outcome) {
   if (job.stopped) return;
+  if (outcome.reason == EndReason::build_failed && job.spec->build.empty()) {
+    outcome.reason = EndReason::inputs_unavailable;  // nothing is built: it says what cannot be
+  }
   if (outcome.reason == EndReason::bad_checkpoint) {
     if (open.checkpoint != 0 && excuses_checkpoints(job, rank)) {
       return blame_checkpoint(rank, open, outcome);

@@ -20,14 +20,15 @@ constexpr size_t kMaxDetail = 1000;
 // job's state yet.
 std::optional<std::string> Core::State::cannot_be_built(const Job& job, const AttemptKey& key,
                                                         const AttemptOutcome& outcome) const {
-  if (outcome.reason != EndReason::build_failed || job.built || job.stopped) return std::nullopt;
+  if (outcome.reason != EndReason::build_failed || job.stopped) return std::nullopt;
   const std::vector<OpenAttempt>& open = job.active.at(key.rank).open;
   const auto own = std::find_if(open.begin(), open.end(),
                                 [&](const OpenAttempt& o) { return o.attempt == key.attempt; });
   if (own == open.end()) return std::nullopt;
   std::set<WorkerId> failed = job.build_failed_on;
   failed.insert(own->worker);
-  if (failed.size() < kMaxFailedBuilds) {
+  if (job.built && others_may_build(job, failed)) return std::nullopt;
+  if (job.built || failed.size() < kMaxFailedBuilds) {
     const bool hope = job.gang ? !plan_on_empty_workers(job, true, own->worker).empty()
                                : another_could_take(job, own->worker);
     if (hope) return std::nullopt;
@@ -53,6 +54,19 @@ std::optional<std::string> Core::State::cannot_be_built(const Job& job, const At
                      ": " + outcome.detail + "; `pesc logs " + to_string(job.id) +
                      " --build` shows its log",
                  kMaxDetail);
+}
+
+// Some worker known, there or not, that has not failed yet. Where it was built it can run: such a
+// job waits.
+bool Core::State::others_may_build(const Job& job, const std::set<WorkerId>& failed) const {
+  const Need need = need_of(job);
+  return std::any_of(workers.begin(), workers.end(), [&](const auto& entry) {
+    const WorkerInfo& info = entry.second.info;
+    if (failed.contains(entry.first)) return false;
+    if (!job.spec->room.empty() && job.spec->room != info.room) return false;
+    if (info.cpus_milli == 0) return true;  // not seen since the coordinator started
+    return need.cpus_milli <= info.cpus_milli && could_hold(entry.second, need);
+  });
 }
 
 // Durable: part of an attempt's end.

@@ -405,6 +405,7 @@ struct Core::State {
   std::optional<std::string> cannot_be_built(const Job& job, const AttemptKey& key,
                                              const AttemptOutcome& outcome) const;
   bool another_could_take(const Job& job, WorkerId except) const;
+  bool others_may_build(const Job& job, const std::set<WorkerId>& failed) const;
   void note_build(Job& job, const AttemptOutcome& outcome, WorkerId worker);
 
   // ---- checkpoints.cc ----
