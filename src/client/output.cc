@@ -135,8 +135,10 @@ absl::StatusOr<std::string> read_build_log(const std::shared_ptr<Session>& sessi
     ranks = read_ranks(*session, id, 0, 1'000);
     if (!ranks.ok()) return ranks.status();
   }
+  // The one that ended the job comes first.
   const auto place = [](const FinalRank& r) {
-    return r.result.reason == "build_failed" ? 0 : r.result.state == pesc::State::running ? 1 : 2;
+    if (r.result.reason == "build_failed") return r.result.state == pesc::State::failed ? 0 : 1;
+    return r.result.state == pesc::State::running ? 2 : 3;
   };
   std::stable_sort(ranks->begin(), ranks->end(),
                    [&](const FinalRank& a, const FinalRank& b) { return place(a) < place(b); });

@@ -81,6 +81,7 @@ equal "$(builds)" 1 "builds of two jobs"
 echo '# changed' >>dijkstra.cu
 expect 0 pesc run -n 2 -o r4 --inject env --build "$BUILD" --file dijkstra.cu -- ./dijkstra -v 8
 equal "$(builds)" 2 "builds, with another source"
+expect 0 pesc drain bare # else either of the two failures may be the last
 echo '#error' >>dijkstra.cu
 expect 1 pesc run -n 100 -o r5 --inject env --build "$BUILD" --file dijkstra.cu -- ./dijkstra
 says "dijkstra.cu(2): error: #error was met"
@@ -94,7 +95,6 @@ expect 1 pesc run -n 2 -o r6 --inject env --build "echo begun; sleep 600" --buil
 says "it took longer than 300ms (--build-time-limit allows more)"
 
 # ---- killed in mid-build: what is half made is never used
-expect 0 pesc drain bare
 mkfifo -m 666 "$WORK/gate"
 : >"$BUILT"
 expect 0 pesc submit -n 3 --inject env --file dijkstra.cu \
@@ -123,6 +123,32 @@ expect 0 pesc run -n 2 -o r8 --inject env --name again --file dijkstra.cu \
   -- ./dijkstra -v 9
 equal "$(builds)" "$before" "builds after a restart"
 expect 0 pesc drain bare --undo
+
+# ---- for the GPU that the rank is given
+FAKE=$(dirname "$PESC_BIN")/fake_nvml
+present "$FAKE/libnvidia-ml.so.1"
+cat >"$WORK/driver" <<'SCRIPT'
+gpu GPU-new memory=12G capability=12.0
+gpu GPU-old memory=2G capability=8.6
+SCRIPT
+(
+  PATH=$PATH:$WORK/tools
+  LD_LIBRARY_PATH=$FAKE
+  PESC_FAKE_NVML=$WORK/driver
+  export PATH LD_LIBRARY_PATH PESC_FAKE_NVML
+  exec pesc-worker --coordinator "$ADDRESS" --state "$WORK/worker-gpus" --name gpus --cpus 2
+) >"$WORK/worker-gpus.log" 2>&1 &
+GPUS=$!
+PIDS="$GPUS $PIDS"
+await "$WORK/worker-gpus.log" 'event=attached' "$GPUS" >/dev/null
+before=$(builds)
+expect 0 pesc run -n 1 -o g1 --gpus 1 --gpu-memory 11G --inject env --build "$BUILD" --file dijkstra.cu -- ./dijkstra
+equal "$(cat g1/rank-0/build.log)" "compiled dijkstra.cu for capability [120]"
+expect 0 pesc run -n 1 -o g2 --gpus 1 --gpu-memory 11G --inject env --name again --build "$BUILD" --file dijkstra.cu -- ./dijkstra
+equal "$(builds)" $((before + 1)) "builds for one GPU"
+expect 0 pesc run -n 1 -o g3 --gpus 2 --inject env --build "$BUILD" --file dijkstra.cu -- ./dijkstra
+equal "$(cat g3/rank-0/build.log)" "compiled dijkstra.cu for capability [86]"
+equal "$(builds)" $((before + 2)) "builds, one for the lesser of two GPUs"
 
 # ---- a real compiler, where there is one
 if command -v cc >/dev/null; then
