@@ -44,13 +44,17 @@ TEST_F(Builds, OtherRanksArePreparedMeanwhile) {
 }
 
 TEST_F(Builds, TheHeartbeatSaysWhatIsWaitedFor) {
-  lease_built({key_of(0)});
+  lease_built({key_of(0), key_of(1)});
   m(BuildAwaited{key_of(0), "being built"});
-  m.wait(5000);
   ASSERT_EQ(m.got<SendReport>().size(), 1u);
   ASSERT_EQ(m.got<SendReport>()[0].progress.size(), 1u);
   EXPECT_EQ(m.got<SendReport>()[0].progress[0].trouble, "being built");
   EXPECT_LT(m.got<SendReport>()[0].progress[0].fraction, 0);
+  m(BuildAwaited{key_of(1), "being built"});
+  EXPECT_THAT(m.got<SendReport>(), IsEmpty()) << "with the next heartbeat";
+  m.wait(5000);
+  ASSERT_EQ(m.got<SendReport>()[0].progress.size(), 1u);
+  EXPECT_EQ(m.got<SendReport>()[0].progress[0].key, key_of(1));
   m(BuildDone{key_of(0)});
   m.wait(5000);
   ASSERT_EQ(m.got<SendReport>()[0].progress.size(), 1u);
@@ -65,7 +69,7 @@ TEST_F(Builds, AFailedOneEndsTheAttemptWithItsLog) {
   failed.output = blob_of(300);
   m(failed);
   ASSERT_EQ(m.reported().size(), 1u);
-  const AttemptOutcome& outcome = m.reported()[0].outcome;
+  const AttemptOutcome outcome = m.reported()[0].outcome;
   EXPECT_EQ(outcome.reason, EndReason::build_failed);
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_EQ(outcome.detail, "exit code 2: no such file");
