@@ -47,6 +47,7 @@ void CoordinatorHost::start() {
   (*core)->finish_restore(now());
   play_.uninterrupted.coordinator_started(now());
   play_.redone.coordinator_started();
+  play_.estimates.coordinator_started(play_.ledger);
   turn_ = std::make_unique<co::Turn>(static_cast<co::TurnHost&>(*this), *std::move(core));
   check_core();
   check_agreement();
@@ -74,6 +75,8 @@ bool CoordinatorHost::open_journal() {
     play_.ledger.jobs.erase(*damaged);
     play_.ledger.damaged.insert(*damaged);
     play_.limits.forget(*damaged);
+    play_.amounts.forget(*damaged);
+    play_.shares.forget(*damaged);
   }
   if (!journal.ok()) {
     play_.world.trace([&] { return "  no journal: " + journal.status().ToString(); });
@@ -303,6 +306,7 @@ void CoordinatorHost::commit(const co::Batch& batch) {
     // Decided now: what is heard while it is written is too late.
     play_.expect(play_.uninterrupted.check(play_.ledger, record, now(),
                                            play_.scenario.coordinator.lease_ms));
+    play_.expect(play_.amounts.check_gpus(record, play_.world.now()));
   }
   if (play_.bug.host == HostBug::release_before_commit) {
     play_.world.after(0, [this, life = life_] {
@@ -355,14 +359,33 @@ void CoordinatorHost::committed(const Records& records) {
     if (wrong.empty()) wrong = play_.seconds.check(play_.ledger, record);
     if (wrong.empty()) wrong = play_.redone.check(play_.ledger, record);
     if (wrong.empty()) wrong = check_drain_record(play_.ledger, record);
+    if (wrong.empty()) wrong = play_.estimates.check(play_.ledger, record);
+    if (wrong.empty()) wrong = play_.shares.check(play_.ledger, record);
     if (!wrong.empty()) return play_.world.fail(wrong);
     collect(record);
+    count(record);
     play_.ledger.apply(record);
     play_.expect(play_.limits.check(play_.ledger, record));
+    play_.expect(play_.amounts.check(play_.ledger, record));
   }
   play_.expect(play_.checkpoints.check_transaction(play_.ledger));
   play_.expect(play_.gangs.check_transaction(play_.ledger));
   play_.expect(play_.seconds.check_transaction(play_.ledger));
+  play_.expect(play_.shares.check_transaction(play_.ledger, play_.world.now()));
+}
+
+void CoordinatorHost::count(const co::Record& record) {
+  Totals& totals = play_.totals;
+  if (const auto* leased = std::get_if<co::AttemptLeased>(&record)) {
+    if (totals.first_lease == 0) totals.first_lease = play_.world.now();
+    totals.second_attempts += leased->second;
+  }
+  const auto* ended = std::get_if<co::AttemptEnded>(&record);
+  if (ended == nullptr || !ended->final || ended->state != RankState::succeeded) return;
+  const LedgerAttempt* attempt = play_.ledger.attempt(ended->key);
+  if (attempt == nullptr) return;
+  ++totals.committed[attempt->worker];
+  totals.last_commit = play_.world.now();
 }
 
 // The blobs of checkpoints that were dropped go, as the shell's collection does some time later.
@@ -394,6 +417,7 @@ void CoordinatorHost::restore(uint64_t delay_ms) {
     if (core.ok()) {
       play_.uninterrupted.coordinator_started(now());
       play_.redone.coordinator_started();
+      play_.estimates.coordinator_started(play_.ledger);
       play_.world.trace([] { return std::string("coordinator has its journal again"); });
     } else {
       core = co::explain_commit_failure(core.status());
@@ -474,6 +498,7 @@ void CoordinatorHost::on_attach(const std::shared_ptr<Connection>& connection,
   sessions_[connection->session] = connection;
   session_workers_[connection->session] = request->info.id;
   play_.uninterrupted.heard(request->info.id, now());
+  play_.amounts.told(request->info.id, request->info.gpus, play_.world.now());
   const uint64_t number = next_request();
   calls_[number] = {connection, message.call, {}};
   post(co::WorkerAttached{number, connection->session, request->info, request->holding, wall_ms()});
@@ -487,7 +512,9 @@ void CoordinatorHost::on_report(const std::shared_ptr<Connection>& connection,
   report->session = connection->session;
   report->unix_ms = wall_ms();
   if (sessions_.contains(connection->session)) {
-    play_.uninterrupted.heard(session_workers_[connection->session], now());
+    const WorkerId worker = session_workers_[connection->session];
+    play_.uninterrupted.heard(worker, now());
+    if (report->gpus) play_.amounts.told(worker, *report->gpus, play_.world.now());
   }
   Call call{connection, message.call, {}};
   for (const auto& one : report->finished) {

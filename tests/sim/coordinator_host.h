@@ -83,6 +83,7 @@ class CoordinatorHost : private coordinator::TurnHost {
   void write_batch(Records records);
   void committed(const Records& records);
   void collect(const coordinator::Record& record);
+  void count(const coordinator::Record& record);
   void check_core();
   void end_process(bool power);
   // Changes a byte of a row of some job; returns the job, if there was one.

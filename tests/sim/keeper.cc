@@ -36,6 +36,14 @@ uint32_t Keeper::used_milli() const {
   return used;
 }
 
+std::vector<AttemptKey> Keeper::running() const {
+  std::vector<AttemptKey> keys;
+  for (const auto& [key, kept] : kept_) {
+    if (kept.running) keys.push_back(key);
+  }
+  return keys;
+}
+
 const Kept* Keeper::find(const AttemptKey& key) const {
   auto it = kept_.find(key);
   return it == kept_.end() ? nullptr : &it->second;
@@ -49,24 +57,32 @@ TimeMs Keeper::ran_ms(const Kept& kept) const {
 void Keeper::start(const worker::Start& action, const std::optional<Save>& from) {
   const AttemptKey& key = action.key;
   play_.expect(play_.limits.starts(plan_, key, *action.spec, used_milli()));
+  play_.expect(play_.amounts.starts(plan_.id, key, running()));
   play_.expect(play_.results.started(key));
   play_.expect(play_.gangs.starts(play_.ledger, action));
   Kept& kept = kept_[key];
   kept.spec = action.spec;
+  kept.grant = action.grant;
   kept.started = play_.world.now();
   kept.outcome.started_unix_ms = play_.world.unix_ms();
   kept.saved = from;  // restored before the start
   kept.begins_with_ms = from ? from->work_ms : 0;
   play_.expect(play_.redone.begins(key, kept.begins_with_ms));
   const JobPlan& job = *play_.plan_of(key.job);
+  const double part = part_of_peak(key, job);
+  kept.memory_bytes = static_cast<uint64_t>(part * static_cast<double>(job.peak_memory));
+  kept.gpu_bytes = static_cast<uint64_t>(part * static_cast<double>(job.peak_gpu));
   if (dies_at_once(key, kept, job, from)) return;
   kept.corrupts = play_.world.random.chance(job.corrupts);
-  const Fate fate = draw(key, kept, job);
+  Fate fate = draw(key, kept, job);
+  outgrow(key, kept, fate);
   const int64_t now = play_.world.unix_ms();
   if (!fate.hangs) plan_end(key, kept, fate.takes, make_outcome(fate.reason, now));
   if (job.unit_ms > 0) plan_saves(key, kept.process, job, fate.takes);
   if (on_started) on_started(key, now);
-  if (fate.takes > 1'000 && on_progress && play_.world.random.chance(0.2)) on_progress(key, 0.5);
+  if (job.tells_progress && fate.takes > 1'000 && on_progress && play_.world.random.chance(0.2)) {
+    on_progress(key, 0.5);
+  }
 }
 
 bool Keeper::dies_at_once(const AttemptKey& key, Kept& kept, const JobPlan& job,
@@ -99,10 +115,13 @@ Keeper::Fate Keeper::draw(const AttemptKey& key, const Kept& kept, const JobPlan
   Fate fate;
   fate.takes = job.unit_ms > 0 ? std::max<TimeMs>(1, work_of(key, job) - kept.begins_with_ms)
                                : random.between(job.shortest_ms, job.longest_ms);
+  if (plan_.slowness != 1) {
+    fate.takes = static_cast<TimeMs>(static_cast<double>(fate.takes) * plan_.slowness);
+  }
   if (random.chance(job.stragglers)) fate.takes *= 8;
   if (random.chance(job.fails)) {
     fate.reason = random.chance(0.5) ? EndReason::exit_code : EndReason::signal;
-    if (random.chance(0.2)) fate.reason = EndReason::out_of_memory;
+    if (random.chance(0.2) && job.peak_memory == 0) fate.reason = EndReason::out_of_memory;
     if (job.unit_ms > 0) fate.takes = random.between(1, fate.takes);
   }
   if (random.chance(job.floods)) {
@@ -121,6 +140,62 @@ Keeper::Fate Keeper::draw(const AttemptKey& key, const Kept& kept, const JobPlan
     fate.hangs = false;
   }
   return fate;
+}
+
+void Keeper::outgrow(const AttemptKey& key, Kept& kept, Fate& fate) {
+  const uint64_t limit = kept.grant.memory_limit_bytes;
+  EndReason reason = try_gpus(key, kept);
+  if (limit != 0 && kept.memory_bytes > limit) {
+    reason = EndReason::out_of_memory;
+    kept.memory_bytes = limit;
+  }
+  if (reason == EndReason::succeeded) return;
+  fate.takes = play_.world.random.between(1, fate.takes);
+  fate.reason = reason;
+  fate.hangs = false;
+}
+
+// What it finds there: what runs beside it uses what it really uses.
+EndReason Keeper::try_gpus(const AttemptKey& key, const Kept& kept) const {
+  for (const Gpu& gpu : gpus) {
+    const auto on_it = [&](const Kept& one) {
+      const auto& uuids = one.grant.gpus;
+      return std::find(uuids.begin(), uuids.end(), gpu.uuid) != uuids.end();
+    };
+    if (!on_it(kept)) continue;
+    if (!gpu.trouble.empty()) return EndReason::gpu_fault;
+    uint64_t used = gpu.taken_bytes + kept.gpu_bytes;
+    for (const auto& [other, one] : kept_) {
+      if (other != key && one.running && on_it(one)) used += one.gpu_bytes;
+    }
+    if (used > gpu.memory_bytes) return EndReason::gpu_out_of_memory;
+  }
+  return EndReason::succeeded;
+}
+
+void Keeper::fail_on_gpu(const std::string& uuid) {
+  for (auto& [key, kept] : kept_) {
+    const auto& uuids = kept.grant.gpus;
+    if (!kept.running || std::find(uuids.begin(), uuids.end(), uuid) == uuids.end()) continue;
+    if (play_.world.random.chance(0.3)) continue;
+    plan_end(key, kept, play_.world.random.between(0, 500),
+             make_outcome(EndReason::gpu_fault, kept.outcome.started_unix_ms));
+  }
+}
+
+// What the worker has seen of it. One that did not come to its end has not come to its peak.
+void Keeper::measure(const Kept& kept, AttemptOutcome& outcome) const {
+  const bool whole =
+      outcome.reason == EndReason::succeeded || outcome.reason == EndReason::out_of_memory;
+  outcome.cpu_ms = outcome.duration_ms * kept.spec->resources.cpus_milli / 1'000;
+  outcome.max_rss_bytes = kept.memory_bytes / (whole ? 1 : 2);
+  outcome.written_bytes = outcome.max_rss_bytes / 16;
+  const auto& uuids = kept.grant.gpus;
+  for (const Gpu& gpu : gpus) {
+    if (gpu.reports_memory && std::find(uuids.begin(), uuids.end(), gpu.uuid) != uuids.end()) {
+      outcome.peak_gpu_bytes = kept.gpu_bytes / (whole ? 1 : 2);
+    }
+  }
 }
 
 void Keeper::plan_saves(const AttemptKey& key, uint64_t process, const JobPlan& job, TimeMs until) {
@@ -176,6 +251,7 @@ void Keeper::end(const AttemptKey& key, uint64_t process, AttemptOutcome outcome
   }
   if (saves) save(key, kept, *play_.plan_of(key.job));
   outcome.duration_ms = static_cast<uint64_t>(play_.world.now() - kept.started);
+  measure(kept, outcome);
   kept.running = false;
   kept.outcome = outcome;
   play_.results.ended(key, outcome);

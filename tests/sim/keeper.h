@@ -7,6 +7,8 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "tests/sim/play.h"
 #include "tests/sim/programs.h"
@@ -19,13 +21,15 @@ struct Kept {
   uint64_t process = 0;  // tells a planned end that another has overtaken
   AttemptOutcome outcome;
   TimeMs started = 0, begins_with_ms = 0;
-  bool corrupts = false;      // all it saves from now on
-  std::optional<Save> saved;  // what its checkpoint_dir holds
+  worker::Grant grant;
+  uint64_t memory_bytes = 0, gpu_bytes = 0;  // what it comes to use
+  bool corrupts = false;                     // all it saves from now on
+  std::optional<Save> saved;                 // what its checkpoint_dir holds
 };
 
 class Keeper {
  public:
-  Keeper(Play& play, const WorkerPlan& plan) : play_(play), plan_(plan) {}
+  Keeper(Play& play, const WorkerPlan& plan) : gpus(plan.gpus), play_(play), plan_(plan) {}
 
   // Not called while the daemon is away.
   std::function<void(const AttemptKey&, int64_t unix_ms)> on_started;
@@ -40,6 +44,11 @@ class Keeper {
   const std::map<AttemptKey, Kept>& kept() const { return kept_; }
   const Kept* find(const AttemptKey& key) const;
   TimeMs ran_ms(const Kept& kept) const;
+  std::vector<AttemptKey> running() const;
+  // The machine's, as they are now.
+  std::vector<Gpu> gpus;
+  // It is in trouble: some of what runs there fails.
+  void fail_on_gpu(const std::string& uuid);
 
  private:
   struct Fate {
@@ -50,6 +59,10 @@ class Keeper {
   bool dies_at_once(const AttemptKey& key, Kept& kept, const JobPlan& job,
                     const std::optional<Save>& from);
   Fate draw(const AttemptKey& key, const Kept& kept, const JobPlan& job);
+  // It needs more than it was given, or than there is.
+  void outgrow(const AttemptKey& key, Kept& kept, Fate& fate);
+  EndReason try_gpus(const AttemptKey& key, const Kept& kept) const;
+  void measure(const Kept& kept, AttemptOutcome& outcome) const;
   void plan_saves(const AttemptKey& key, uint64_t process, const JobPlan& job, TimeMs until);
   void save(const AttemptKey& key, Kept& kept, const JobPlan& job);
   void plan_end(const AttemptKey& key, Kept& kept, TimeMs after_ms, AttemptOutcome outcome,

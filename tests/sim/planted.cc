@@ -70,6 +70,14 @@ const std::vector<Bug>& known_bugs() {
       // Promise 6: limits hold.
       {.name = "overcommit_worker", .coordinator = C::overcommit_worker},
       {.name = "start_beyond_cpus", .worker = W::start_beyond_cpus},
+      {.name = "ignore_named", .coordinator = C::ignore_named},
+      {.name = "share_exclusive", .coordinator = C::share_exclusive},
+      {.name = "use_sick_gpu", .coordinator = C::use_sick_gpu},
+      {.name = "first_gpu_always", .coordinator = C::first_gpu_always},
+      {.name = "revoked_takes_nothing", .coordinator = C::revoked_takes_nothing, .seeds = 2000},
+      // What is learned converges.
+      {.name = "forget_peaks", .coordinator = C::forget_peaks},
+      {.name = "estimates_grow", .coordinator = C::estimates_grow},
       // Checkpoints.
       {.name = "answer_without_saving", .host = HostBug::answer_without_saving},
       {.name = "lease_old_checkpoint", .host = HostBug::lease_old_checkpoint, .seeds = 1000},

@@ -187,6 +187,8 @@ Scenario make_scenario(uint64_t seed) {
   // Of a generator of its own: what else a seed plays is as it was without owners.
   Random owners(seed ^ 0x0BE5C0DEull);
   scenario.faults.owner_ms = maybe(owners, 0.2, 30'000, 200'000);
+  Random mixed(seed ^ 0x6E50C5ull);
+  mix_resources(mixed, scenario);
   return scenario;
 }
 

@@ -32,6 +32,8 @@ constexpr Kind kKinds[] = {
     {"sleep", &FaultPlan::sleep_ms},
     {"wall clock jump", &FaultPlan::wall_jump_ms},
     {"flipped byte", &FaultPlan::damage_ms},
+    {"GPU in trouble", &FaultPlan::gpu_sick_ms},
+    {"GPU used by others", &FaultPlan::gpu_taken_ms},
 };
 
 struct Chance {
@@ -75,6 +77,7 @@ class Shrinker {
       jobs();
       kinds();
       habits();
+      resources();
       shorter();
     }
     single_faults();
@@ -141,6 +144,18 @@ class Shrinker {
     }
   }
 
+  // What jobs ask for beside cpus.
+  void resources() {
+    for (size_t i = 0; i < best_.scenario.jobs.size(); ++i) {
+      Scenario smaller = best_.scenario;
+      auto spec = std::make_shared<JobSpec>(*smaller.jobs[i].spec);
+      spec->resources = {.cpus_milli = spec->resources.cpus_milli};
+      if (spec->resources == smaller.jobs[i].spec->resources) continue;
+      smaller.jobs[i].spec = std::move(spec);
+      keeps(smaller);
+    }
+  }
+
   void shorter() {
     while (best_.scenario.faults.phase_ms > 2'000) {
       Scenario smaller = best_.scenario;
@@ -168,6 +183,25 @@ class Shrinker {
   uint32_t faults_ = 0;
 };
 
+std::string describe_resources(const JobPlan& job) {
+  const Resources& asked = job.spec->resources;
+  std::string text = ", of " + job.owner;
+  if (asked.memory_bytes > 0) text += ", states " + format_bytes(asked.memory_bytes);
+  if (job.peak_memory > 0) {
+    text += fmt::format(", uses {:.0f} to 100 % of {}", 100 * job.least_peak,
+                        format_bytes(job.peak_memory));
+  }
+  if (asked.disk_bytes > 0) text += ", disk " + format_bytes(asked.disk_bytes);
+  for (const auto& [name, milli] : asked.named) {
+    text += fmt::format(", {} {}", format_milli(milli), name);
+  }
+  if (asked.gpus_milli == 0) return text;
+  return text + fmt::format(", {} GPUs{}, of each states {}, uses {}",
+                            format_milli(asked.gpus_milli),
+                            asked.gpu_exclusive ? " for itself" : "",
+                            format_bytes(asked.gpu_memory_bytes), format_bytes(job.peak_gpu));
+}
+
 std::string describe_job(const JobPlan& job) {
   const JobSpec& spec = *job.spec;
   std::string text = fmt::format(
@@ -178,6 +212,7 @@ std::string describe_job(const JobPlan& job) {
   if (job.unit_ms > 0) {
     text += fmt::format(", saves each {} ms{}", job.unit_ms, job.marks ? ", says so" : "");
   }
+  text += describe_resources(job);
   if (spec.time_limit_ms > 0) text += fmt::format(", time limit {} ms", spec.time_limit_ms);
   if (job.cancel_at > 0) text += fmt::format(", cancelled at {} ms", job.cancel_at);
   for (const Habit& habit : kHabits) {
@@ -195,11 +230,22 @@ Shrunk shrink(const Scenario& scenario, const std::string& failure, const Replay
 std::string describe(const Scenario& scenario) {
   std::string text;
   for (const WorkerPlan& worker : scenario.workers) {
-    text += fmt::format("worker {}: {} cpus (thousandths){}{}{}\n", worker.name, worker.cpus_milli,
+    text += fmt::format("worker {}: {} cpus (thousandths), {} of memory, {} of disk{}{}{}",
+                        worker.name, worker.cpus_milli, format_bytes(worker.memory_bytes),
+                        format_bytes(worker.disk_bytes),
                         worker.room.empty() ? "" : ", room " + worker.room,
                         worker.leaves ? ", leaves" : "", worker.black_hole ? ", black hole" : "");
+    for (const auto& [name, milli] : worker.named) {
+      text += fmt::format(", {} {}", format_milli(milli), name);
+    }
+    for (const Gpu& gpu : worker.gpus) {
+      text += fmt::format(", a GPU of {}{}", format_bytes(gpu.memory_bytes),
+                          gpu.reports_memory ? "" : " that cannot tell who uses it");
+    }
+    text += "\n";
   }
   for (const JobPlan& job : scenario.jobs) text += describe_job(job);
+  text += scenario.shares_only ? "users who want more than there is; " : "";
   text += fmt::format("faults until {} ms:", scenario.faults.phase_ms);
   for (const Kind& kind : kKinds) {
     if (const TimeMs every = scenario.faults.*kind.every; every > 0) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/sim/replay.h"
 #include "tests/sim/shrink.h"
 #include "tests/sim/simulation.h"
 
@@ -17,7 +18,7 @@ struct Options {
   uint64_t seed = 0;
   bool no_shrink = false, trace = false, expect_caught = false, no_invariants = false;
   bool all_bugs = false;
-  std::string bug = "none";
+  std::string bug = "none", replay;
   std::string program;
 };
 
@@ -124,7 +125,10 @@ int main(int argc, char** argv) {
   app.add_flag("--expect-caught", options.expect_caught, "Fail unless some seed fails");
   app.add_flag("--no-invariants", options.no_invariants,
                "Without the cores' checks of themselves: only the promises");
+  app.add_option("--replay", options.replay, "Play what somebody has measured again: thesis")
+      ->check(CLI::IsMember({"thesis"}));
   CLI11_PARSE(app, argc, argv);
+  if (!options.replay.empty()) return pesc::sim::replay_thesis();
   if (options.all_bugs) return pesc::sim::run_all_bugs();
   if (*seed) {
     options.first = options.seed;

@@ -99,6 +99,10 @@ void Simulation::plan_faults() {
     const TimeMs stay_ms = random.between(1'000, 120'000);
     any_worker(random).owner_comes(stay_ms, random.chance(0.3));
   });
+  repeat(play_.scenario.faults.gpu_sick_ms,
+         [this](Random& random) { any_worker(random).trouble_gpu(random); });
+  repeat(play_.scenario.faults.gpu_taken_ms,
+         [this](Random& random) { any_worker(random).take_gpu(random); });
 }
 
 void Simulation::plan_worker_faults() {
@@ -241,6 +245,7 @@ PlayResult Simulation::run() {
   result.failed_at_ms = result.simulated_ms = play_.world.now() - begin;
   result.events = play_.world.events();
   result.faults = faults_;
+  result.totals = play_.totals;
   result.trace.assign(play_.world.trace_lines().begin(), play_.world.trace_lines().end());
   return result;
 }

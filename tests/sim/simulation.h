@@ -12,7 +12,8 @@ struct PlayResult {
   std::string failure;  // empty: every promise held
   TimeMs failed_at_ms = 0, simulated_ms = 0;
   uint64_t events = 0;
-  uint32_t faults = 0;             // that were planned: skipped ones too
+  uint32_t faults = 0;  // that were planned: skipped ones too
+  Totals totals;
   std::vector<std::string> trace;  // the last lines, when one was asked for
 };
 

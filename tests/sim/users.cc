@@ -116,12 +116,12 @@ co::Event Users::make_event(const User& user, Verb verb, uint64_t request) const
   switch (verb) {
     case Verb::submit:
       // A copy: the same description read from another message.
-      return co::JobSubmitted{request, id, "user", std::make_shared<JobSpec>(*user.plan->spec),
-                              unix_ms};
+      return co::JobSubmitted{request, id, user.plan->owner,
+                              std::make_shared<JobSpec>(*user.plan->spec), unix_ms};
     case Verb::submit_other: {
       auto other = std::make_shared<JobSpec>(*user.plan->spec);
       other->repetitions += 1;
-      return co::JobSubmitted{request, id, "user", std::move(other), unix_ms};
+      return co::JobSubmitted{request, id, user.plan->owner, std::move(other), unix_ms};
     }
     case Verb::cancel:
       return co::JobCancelled{request, id, unix_ms};

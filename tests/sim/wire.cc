@@ -57,6 +57,9 @@ Bytes encode_attach(const AttachRequest& request) {
   info.setSoftware(request.info.software);
   info.setMachine(request.info.machine);
   info.setBusy(as_data(request.info.busy));
+  info.setDiskBytes(request.info.disk_bytes);
+  protocol::encode(info.initNamed(request.info.named.size()), request.info.named);
+  encode_list(info.initGpus(request.info.gpus.size()), request.info.gpus);
   encode_list(root.initHolding(request.holding.size()), request.holding);
   return to_bytes(message);
 }
@@ -77,6 +80,13 @@ absl::StatusOr<AttachRequest> decode_attach(const Bytes& bytes) {
   request.info.software = info.getSoftware().cStr();
   request.info.machine = info.getMachine().cStr();
   request.info.busy = as_view(info.getBusy());
+  request.info.disk_bytes = info.getDiskBytes();
+  auto named = protocol::decode(info.getNamed());
+  if (!named.ok()) return named.status();
+  request.info.named = *std::move(named);
+  auto gpus = protocol::decode(info.getGpus());
+  if (!gpus.ok()) return gpus.status();
+  request.info.gpus = *std::move(gpus);
   return request;
 }
 
@@ -98,12 +108,17 @@ absl::StatusOr<AttachAnswer> decode_attach_answer(const Bytes& bytes) {
   return AttachAnswer{root.getLeaseMs(), root.getHeartbeatMs(), *std::move(stop)};
 }
 
-Bytes encode_report(const worker::SendReport& report, const std::string& busy) {
+Bytes encode_report(const worker::SendReport& report, const std::string& busy,
+                    const std::vector<Gpu>* gpus) {
   capnp::MallocMessageBuilder message;
   auto root = message.initRoot<protocol::WorkerSession::ReportParams>();
   encode_list(root.initHolding(report.holding.size()), report.holding);
   root.setLastUpdate(report.last_update);
   root.setBusy(as_data(busy));
+  if (gpus != nullptr) {
+    root.setGpusChanged(true);
+    encode_list(root.initGpus(gpus->size()), *gpus);
+  }
   auto finished = root.initFinished(report.finished.size());
   for (unsigned i = 0; i < finished.size(); ++i) {
     protocol::encode(finished[i].initKey(), report.finished[i].key);
@@ -133,6 +148,11 @@ absl::StatusOr<coordinator::WorkerReported> decode_report(const Bytes& bytes) {
   report.holding = *std::move(holding);
   report.last_update = root.getLastUpdate();
   report.busy = as_view(root.getBusy());
+  if (root.getGpusChanged()) {
+    auto gpus = protocol::decode(root.getGpus());
+    if (!gpus.ok()) return gpus.status();
+    report.gpus = *std::move(gpus);
+  }
   for (auto one : root.getFinished()) {
     auto key = protocol::decode(one.getKey());
     if (!key.ok()) return key.status();
@@ -184,6 +204,9 @@ Bytes encode_update(const coordinator::SendUpdate& update, std::set<JobId>& sent
     leases[i].setHold(lease.hold);
     leases[i].setLocalRank(lease.local_rank);
     leases[i].setLocalWorldSize(lease.local_world_size);
+    leases[i].setMemoryLimitBytes(lease.memory_limit_bytes);
+    auto gpus = leases[i].initGpus(lease.gpus.size());
+    for (unsigned g = 0; g < gpus.size(); ++g) gpus.set(g, lease.gpus[g]);
     if (lease.spec == nullptr || !sent.insert(lease.key.job).second) continue;
     protocol::encode(leases[i].initSpec(), *lease.spec);
     leases[i].setHasSpec(true);
@@ -213,8 +236,16 @@ absl::StatusOr<worker::UpdateReceived> decode_update(const Bytes& bytes, KnownSp
     }
     auto checkpoint = protocol::decode(lease.getCheckpoint());
     if (!checkpoint.ok()) return checkpoint.status();
-    update.leases.push_back({*key, known[key->job], *checkpoint, lease.getHold(),
-                             lease.getLocalRank(), lease.getLocalWorldSize()});
+    update.leases.push_back({*key,
+                             known[key->job],
+                             *checkpoint,
+                             lease.getHold(),
+                             lease.getLocalRank(),
+                             lease.getLocalWorldSize(),
+                             {lease.getMemoryLimitBytes(), {}}});
+    for (const auto gpu : lease.getGpus()) {
+      update.leases.back().grant.gpus.emplace_back(gpu.cStr());
+    }
   }
   for (auto start : root.getStart()) {
     auto key = protocol::decode(start.getKey());

@@ -34,7 +34,9 @@ Bytes encode_attach_answer(const coordinator::AnswerAttach& answer,
 absl::StatusOr<AttachAnswer> decode_attach_answer(const Bytes& bytes);
 
 // request, session and unix_ms are not on the wire: the receiver adds them.
-Bytes encode_report(const worker::SendReport& report, const std::string& busy);
+// `gpus`: those that have changed since they were told; null: none have.
+Bytes encode_report(const worker::SendReport& report, const std::string& busy,
+                    const std::vector<Gpu>* gpus);
 absl::StatusOr<coordinator::WorkerReported> decode_report(const Bytes& bytes);
 
 struct ReportAnswer {

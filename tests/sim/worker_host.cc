@@ -258,8 +258,12 @@ void WorkerHost::perform(const wo::SendReport& action) {
 void WorkerHost::send_report(const wo::SendReport& action) {
   if (connection_ == nullptr || !attached_) return;
   const uint64_t call = ++last_call_;
-  for (const auto& one : action.finished) calls_[call].push_back(one.key);
-  connection_->send_to_server({MessageKind::report, call, encode_report(action, core_->busy())});
+  Call& sent = calls_[call];
+  for (const auto& one : action.finished) sent.sent.push_back(one.key);
+  if (keeper_.gpus != told_gpus_) sent.gpus = keeper_.gpus;
+  connection_->send_to_server(
+      {MessageKind::report, call,
+       encode_report(action, core_->busy(), sent.gpus ? &*sent.gpus : nullptr)});
   const FaultPlan& faults = play_.scenario.faults;
   if (action.finished.empty() || !play_.goes_wrong(faults.cut_in_call)) return;
   // Somewhere on its way there, in the commit, or on the answer's way back.
@@ -315,7 +319,10 @@ void WorkerHost::try_connect() {
   request.info.name = plan_.name;
   request.info.room = plan_.room;
   request.info.cpus_milli = plan_.cpus_milli;
-  request.info.memory_bytes = 1ull << 34;
+  request.info.memory_bytes = plan_.memory_bytes;
+  request.info.disk_bytes = plan_.disk_bytes;
+  request.info.named = plan_.named;
+  request.info.gpus = told_gpus_ = keeper_.gpus;
   request.info.advertise = plan_.name + ".lab";
   request.info.machine = plan_.name + "'s machine";
   request.info.busy = core_->busy();
@@ -392,7 +399,8 @@ void WorkerHost::on_report_answer(const Message& message) {
   if (!answer.ok()) return play_.world.fail("codec: " + std::string(answer.status().message()));
   std::vector<AttemptKey> sent;
   if (auto it = calls_.find(message.call); it != calls_.end()) {
-    sent = std::move(it->second);
+    sent = std::move(it->second.sent);
+    if (it->second.gpus) told_gpus_ = *std::move(it->second.gpus);
     calls_.erase(it);
   }
   step(wo::Acknowledged{answer->acknowledged});
@@ -430,13 +438,41 @@ void WorkerHost::fill_disk(TimeMs for_ms) {
   play_.world.after(for_ms, [this] { disk_full_ = false; });
 }
 
-std::vector<AttemptKey> WorkerHost::running() const {
-  std::vector<AttemptKey> keys;
-  for (const auto& [key, kept] : keeper_.kept()) {
-    if (kept.running) keys.push_back(key);
-  }
-  return keys;
+Gpu* WorkerHost::any_gpu(Random& random) {
+  if (gone_ || keeper_.gpus.empty()) return nullptr;
+  return &keeper_.gpus[static_cast<size_t>(
+      random.between(0, static_cast<int64_t>(keeper_.gpus.size()) - 1))];
 }
+
+void WorkerHost::change_gpu_back(TimeMs after_ms, const std::string& uuid,
+                                 std::function<void(Gpu&)> change) {
+  step(wo::ReportWanted{});
+  play_.world.after(after_ms, [this, uuid, change = std::move(change)] {
+    for (Gpu& gpu : keeper_.gpus) {
+      if (gpu.uuid == uuid) change(gpu);
+    }
+    step(wo::ReportWanted{});
+  });
+}
+
+void WorkerHost::trouble_gpu(Random& random) {
+  Gpu* gpu = any_gpu(random);
+  if (gpu == nullptr || !gpu->trouble.empty()) return;
+  play_.world.trace([&] { return gpu->uuid + " is in trouble"; });
+  gpu->trouble = "Xid 79";
+  keeper_.fail_on_gpu(gpu->uuid);
+  change_gpu_back(random.between(1'000, 90'000), gpu->uuid, [](Gpu& one) { one.trouble.clear(); });
+}
+
+void WorkerHost::take_gpu(Random& random) {
+  Gpu* gpu = any_gpu(random);
+  if (gpu == nullptr || gpu->taken_bytes > 0) return;
+  play_.world.trace([&] { return gpu->uuid + " is used by others"; });
+  gpu->taken_bytes = gpu->memory_bytes / 100 * static_cast<uint64_t>(random.between(1, 100));
+  change_gpu_back(random.between(1'000, 90'000), gpu->uuid, [](Gpu& one) { one.taken_bytes = 0; });
+}
+
+std::vector<AttemptKey> WorkerHost::running() const { return keeper_.running(); }
 
 bool WorkerHost::runs(const AttemptKey& key) const {
   if (core_ == nullptr) return false;
@@ -493,6 +529,10 @@ void WorkerHost::vanish() {
 
 void WorkerHost::heal() {
   unreachable_ = disk_full_ = false;
+  for (Gpu& gpu : keeper_.gpus) {
+    gpu.trouble.clear();
+    gpu.taken_bytes = 0;
+  }
   ++away_;
   start_daemon();  // one that is down comes back now
   if (core_ != nullptr && !core_->busy().empty()) step(wo::BusyChanged{});

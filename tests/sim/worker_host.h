@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "runtime/worker/core/core.h"
@@ -33,6 +35,9 @@ class WorkerHost {
   void jump_clock(TimeMs by_ms);  // the machine slept
   void jump_wall_clock(TimeMs by_ms) { wall_offset_ += by_ms; }
   void fill_disk(TimeMs for_ms);
+  // One of its GPUs falls ill, or others use a part of it; for a while.
+  void trouble_gpu(Random& random);
+  void take_gpu(Random& random);
   void vanish();
   void heal();
 
@@ -78,6 +83,8 @@ class WorkerHost {
   void perform(const worker::Forget& action);
   void perform(const worker::Drained& action);
   void send_report(const worker::SendReport& action);
+  Gpu* any_gpu(Random& random);
+  void change_gpu_back(TimeMs after_ms, const std::string& uuid, std::function<void(Gpu&)> change);
 
   Play& play_;
   CoordinatorHost& coordinator_;
@@ -95,7 +102,12 @@ class WorkerHost {
   bool attached_ = false;
   uint64_t connections_ = 0;
   uint64_t last_call_ = 0;
-  std::map<uint64_t, std::vector<AttemptKey>> calls_;
+  struct Call {
+    std::vector<AttemptKey> sent;
+    std::optional<std::vector<Gpu>> gpus;  // told with it
+  };
+  std::map<uint64_t, Call> calls_;
+  std::vector<Gpu> told_gpus_;                // in this session
   std::map<AttemptKey, Save> restored_;       // of attempts that are not started yet
   std::map<AttemptKey, BlobRef> last_saved_;  // as the coordinator has it
   std::map<uint64_t, std::pair<AttemptKey, BlobRef>> offers_;

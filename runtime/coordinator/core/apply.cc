@@ -87,7 +87,7 @@ void Core::State::apply_record(const AttemptEnded& record) {
       job->gang && job->gang->succeeded.contains(key.rank) && job->gang->generation == key.attempt;
   if (!was_open && !was_lost && !provisional && !ends_again(*job, rank, key)) return;
   const WorkerId id = was_open ? open->worker : was_lost ? lost->worker : rank.last_worker;
-  if (was_open && job->learned != nullptr) learn(*job->learned, record.outcome, open->claim);
+  if (was_open && job->learned != nullptr) learn_end(*job->learned, record.outcome, open->claim);
   count_attempt(*job, rank, record, id);
   touch(*job);
   if (record.final) {
@@ -114,6 +114,16 @@ void Core::State::apply_record(const AttemptEnded& record) {
   if (rank.open.empty()) wait_again(*job, key.rank, rank);
   if (job->gang) apply_gang_ended(*job, record, id);
   requeue(*job);
+}
+
+void Core::State::learn_end(Learned& known, const AttemptOutcome& outcome, const Claim& claim) {
+  if (bug == PlantedBug::forget_peaks) known.memory_bytes = known.gpu_memory_bytes = 0;
+  learn(known, outcome, claim);
+  if (bug == PlantedBug::estimates_grow) {
+    known.memory_bytes += known.memory_bytes / 4;
+    known.gpu_memory_bytes += known.gpu_memory_bytes / 4;
+    ++known.version;
+  }
 }
 
 // Of one that was given up for lost and succeeded after all, what was counted then is taken back.

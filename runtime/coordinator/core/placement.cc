@@ -172,6 +172,9 @@ LeaseGrant& Core::State::lease(Job& job, uint32_t rank, uint32_t attempt, Worker
   }
   // A gang's place may be reserved for it: nobody else's reservation, as the caller has seen.
   Claim given = claim(worker.capacity(), worker.use, need, 0).value_or(Claim());
+  if (bug == PlantedBug::first_gpu_always && !given.gpus.empty()) {
+    given.gpus.front() = worker.info.gpus.front().uuid;
+  }
   const uint64_t limit = memory_limit(*job.spec, given, worker.info.memory_bytes);
   const std::vector<std::string> gpus = given.gpus;
   emit(AttemptLeased{key, worker.info.id, from.number, second, base_ms, std::move(given)});
@@ -194,6 +197,8 @@ Need Core::State::need_of(const Job& job) const {
                              [&](uint32_t rank) { return job.active.at(rank).gpu_alone; })) {
     need.gpu_alone = true;
   }
+  if (bug == PlantedBug::ignore_named) need.named.clear();
+  if (bug == PlantedBug::share_exclusive) need.gpu_alone = false;
   return need;
 }
 

@@ -599,6 +599,7 @@ struct Core::State {
   void finalise(Job& job, uint32_t rank, RankState state);
   void leave_queues(Job& job, uint32_t rank, ActiveRank& active);
   void close_attempt(ActiveRank& rank, const AttemptKey& key);
+  void learn_end(Learned& known, const AttemptOutcome& outcome, const Claim& claim);
   void count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record, WorkerId worker);
   void count_try(Job& job, ActiveRank& rank, const AttemptEnded& record, bool again);
   void count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome);

@@ -156,6 +156,9 @@ void Core::State::on(const WorkerReported& event) {
 // What ran there runs on, though a GPU may be gone, or others may use more of it now.
 void Core::State::hear_gpus(Worker& worker, const std::vector<Gpu>& gpus) {
   worker.info.gpus = gpus;
+  if (bug == PlantedBug::use_sick_gpu) {
+    for (Gpu& gpu : worker.info.gpus) gpu.trouble.clear();
+  }
   bound_info(worker.info);
   for (auto& [demand, queue] : queues) queue.impossible = false;
   recount_use(worker);

@@ -67,7 +67,8 @@ void Ledger::apply(const co::Record& record) {
     rank.attempts[r->key.attempt] = {.worker = r->worker,
                                      .checkpoint = r->checkpoint,
                                      .base_ms = r->base_ms,
-                                     .second = r->second};
+                                     .second = r->second,
+                                     .claim = r->claim};
   } else if (const auto* r = std::get_if<co::AttemptEnded>(&record)) {
     LedgerJob& job = jobs.at(r->key.job);
     LedgerRank& rank = job.ranks.at(r->key.rank);

@@ -18,6 +18,7 @@ struct LedgerAttempt {
   uint32_t checkpoint = 0;  // it began from
   uint64_t base_ms = 0;     // what that stands for
   bool second = false;
+  Claim claim;
   bool ended = false;
   bool final = false;
   bool counts = false;  // it has used up a retry

@@ -15,6 +15,12 @@ TimeMs time_to_end(const Scenario& scenario) {
       if (worker.leaves || (!spec.room.empty() && spec.room != worker.room)) continue;
       slots = std::max(slots, worker.cpus_milli / spec.resources.cpus_milli);
     }
+    // One by one, perhaps, where something else is scarce.
+    const Resources& asked = spec.resources;
+    if (job.peak_memory > 0 || asked.gpus_milli > 0 || asked.disk_bytes > 0 ||
+        !asked.named.empty()) {
+      slots = 1;
+    }
     TimeMs one = job.longest_ms;
     if (spec.time_limit_ms != 0) {
       one = std::max(one, static_cast<TimeMs>(spec.time_limit_ms + spec.grace_ms));
@@ -22,6 +28,7 @@ TimeMs time_to_end(const Scenario& scenario) {
     if (job.stragglers > 0) one *= 8;
     TimeMs tries = spec.retries + 1;
     if (job.corrupts > 0) tries *= 10;  // back over all that are kept, twice each
+    if (job.peak_memory > 0 || job.peak_gpu > 0) tries += 10;  // as often for free
     // A try is preceded by a backoff, and costs a few messages and commits.
     const TimeMs overhead =
         4 * scenario.faults.longest_delay_ms + 4'000 + 4 * scenario.faults.longest_commit_ms;
