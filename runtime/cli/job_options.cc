@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "client/prepare.h"
 #include "model/job_spec.h"
 
 namespace pesc::cli {
@@ -118,12 +119,11 @@ void add_automatic_files(const JobOptions& options, Job& job, std::vector<std::s
   }
   std::error_code error;
   if (job.program.find('/') != std::string::npos) {
-    // One that is not here may be in an archive, among the files, or made by the build: then it
-    // need not travel.
+    // One that is not here may be in an archive or among the files: then it need not travel.
     bool elsewhere = !fs::exists(job.program, error) &&
-                     (!job.archives.empty() || !job.files.empty() || !job.build.empty()) &&
+                     (!job.archives.empty() || !job.files.empty()) &&
                      fs::path(job.program).is_relative();
-    job.send_program = !elsewhere;
+    job.send_program = !elsewhere && !client::builds_its_program(job);
     if (job.send_program) sent.push_back(job.program);
   }
   auto given = [&](const std::string& path) {

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <iterator>
 #include <set>
 #include <string_view>
@@ -126,16 +127,6 @@ class Preparation {
     return absl::OkStatus();
   }
 
-  // The build makes it: a path below app_dir, of which nothing is there yet.
-  bool is_built() const {
-    const fs::path path = fs::path(job_.program).lexically_normal();
-    if (job_.build.empty() || path.is_absolute() || path.empty() || *path.begin() == "..") {
-      return false;
-    }
-    struct stat info {};
-    return !job_.send_program || (stat(job_.program.c_str(), &info) != 0 && errno == ENOENT);
-  }
-
   absl::Status resources(JobSpec& spec) {
     const JobResources& asked = job_.resources;
     Resources& need = spec.resources;
@@ -164,7 +155,7 @@ class Preparation {
   }
 
   absl::Status program() {
-    if (job_.program.find('/') != std::string::npos && is_built()) {
+    if (builds_its_program(job_)) {
       out_.spec.program = "./" + place_of(job_.program);
       return absl::OkStatus();
     }
@@ -279,6 +270,19 @@ class Preparation {
 };
 
 }  // namespace
+
+bool builds_its_program(const Job& job) {
+  const fs::path path = fs::path(job.program).lexically_normal();
+  if (job.build.empty() || job.program.find('/') == std::string::npos || path.is_absolute() ||
+      path.empty() || *path.begin() == "..") {
+    return false;
+  }
+  struct stat info {};
+  if (!job.send_program || stat(job.program.c_str(), &info) != 0) return true;
+  char magic[4] = {};
+  std::ifstream(job.program, std::ios::binary).read(magic, sizeof magic);
+  return S_ISREG(info.st_mode) && std::string_view(magic, sizeof magic) == "\177ELF";
+}
 
 Digest digest_of(const JobSpec& spec) { return sha256(protocol::serialize_spec(spec)); }
 

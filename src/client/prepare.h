@@ -20,6 +20,10 @@ struct PreparedJob {
 // Reads and hashes every file. InvalidArgument or NotFound say which field or file and what to do.
 absl::StatusOr<PreparedJob> prepare(const Job& job);
 
+// The job's build makes the program: nothing has its name yet, below app_dir, or what has is a
+// compiled one, of an earlier build here. (A script is rather what uses the thing that is built.)
+bool builds_its_program(const Job& job);
+
 // Two jobs with the same digest are the same job: what `pesc run --resume` compares.
 Digest digest_of(const JobSpec& spec);
 

@@ -58,8 +58,11 @@ TEST_F(JobOptionsTest, AProgramThatIsBuiltNeedNotBeHere) {
   EXPECT_EQ(job.build_time_limit, std::chrono::minutes(5));
   EXPECT_FALSE(job.send_program);
   EXPECT_THAT(sent_, IsEmpty());
-  std::ofstream("sim") << "it is here, and travels";
+  std::ofstream("sim") << "#!/bin/sh\n# it is here, and travels";
   EXPECT_TRUE(make(options).send_program);
+  std::ofstream("sim") << "\177ELF: it was compiled here";
+  EXPECT_FALSE(make(options).send_program);
+  EXPECT_THAT(sent_, IsEmpty());
   options.build_time_limit = "soon";
   EXPECT_THAT(refusal(options), HasSubstr("--build-time-limit"));
 }

@@ -76,7 +76,19 @@ TEST_F(BuildTest, WhatIsMadeNeedNotBeThere) {
   EXPECT_FALSE(client::prepare(wrong).ok());
   wrong = job("");
   EXPECT_FALSE(client::prepare(wrong).ok());
-  // One that is there travels: the build may be of something else.
+  // A program that was compiled here is not sent: the build makes that one.
+  Job compiled = job("make");
+  compiled.program = "./sim";
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(directory_ / "");
+  std::ofstream("sim") << "\177ELF and so on";
+  prepared = client::prepare(compiled);
+  std::filesystem::remove("sim");
+  std::filesystem::current_path(before);
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
+  EXPECT_EQ(prepared->spec.program, "./sim");
+  EXPECT_EQ(prepared->spec.files.size(), 1u);
+  // One that is a script travels: the build may be of something else.
   Job there = job("make");
   there.program = directory_.script("sim", "exit 0");
   prepared = client::prepare(there);
