@@ -83,6 +83,7 @@ struct GpuStatus {
   uint32_t ranks = 0;
   bool shared = false;  ///< its driver tells the memory of each process, so ranks may share it
   std::string trouble;  ///< why it gets no ranks; empty: it does
+  uint64_t measured_bytes = 0;  ///< what those ranks have of it now, as its driver tells
 };
 
 struct WorkerStatus {
@@ -96,7 +97,9 @@ struct WorkerStatus {
   uint64_t finished = 0;
   int64_t last_seen_unix_ms = 0;
   std::vector<std::string> warnings;
-  std::string trouble;  ///< why it gets no work although it is attached; empty: it does
+  std::string trouble;       ///< why it gets no work although it is attached; empty: it does
+  double cpus_measured = 0;  ///< what its ranks use together, as it has measured a moment ago
+  uint64_t memory_measured_bytes = 0;
 };
 
 /// The answer to Client::drain() and to Client::pause().

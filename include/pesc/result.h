@@ -73,6 +73,12 @@ struct RankResult {
   uint64_t max_rss_bytes = 0;
   uint64_t output_bytes = 0;             ///< packed
   std::vector<std::string> uncollected;  ///< files it left in app_dir that did not come back
+  uint64_t written_bytes = 0;            ///< to files on disks
+  uint64_t peak_gpu_bytes = 0;           ///< on the GPU where it used most; 0: not known
+  std::vector<std::string> gpus;         ///< UUIDs of those that it had
+  uint64_t memory_bytes = 0;             ///< what it was placed with: stated or learned; 0: neither
+  uint64_t memory_limit_bytes = 0;       ///< what it was held to; 0: not known
+  uint64_t gpu_memory_bytes = 0;  ///< on each of its GPUs: what it was placed with; 0: neither
 };
 
 /// Takes the next bytes of a stream; an error ends it, and is what the streaming call returns.

@@ -119,9 +119,11 @@ pesc::WorkerStatus to_public(protocol::WorkerStatus::Reader worker) {
     out.gpus.push_back(GpuStatus{gpu.getUuid().cStr(), gpu.getName().cStr(), gpu.getDriver().cStr(),
                                  format_compute_capability(gpu.getComputeCapability()),
                                  gpu.getMemoryBytes(), status.getUsedBytes(), gpu.getTakenBytes(),
-                                 status.getRanks(), gpu.getReportsMemory(),
-                                 gpu.getTrouble().cStr()});
+                                 status.getRanks(), gpu.getReportsMemory(), gpu.getTrouble().cStr(),
+                                 gpu.getRanksBytes()});
   }
+  out.cpus_measured = worker.getCpusMeasuredMilli() / 1000.0;
+  out.memory_measured_bytes = worker.getMemoryMeasuredBytes();
   out.running = worker.getRunning();
   out.finished = worker.getFinished();
   out.last_seen_unix_ms = worker.getLastSeenUnixMs();
@@ -152,6 +154,12 @@ FinalRank to_public(protocol::RankInfo::Reader rank) {
   if (over) result.reason = to_string(static_cast<EndReason>(outcome.getReason()));
   result.detail = text(outcome.getDetail());
   result.max_rss_bytes = outcome.getMaxRssBytes();
+  result.written_bytes = outcome.getWrittenBytes();
+  result.peak_gpu_bytes = outcome.getPeakGpuBytes();
+  for (auto gpu : rank.getGpus()) result.gpus.push_back(text(gpu));
+  result.memory_bytes = rank.getMemoryBytes();
+  result.memory_limit_bytes = rank.getMemoryLimitBytes();
+  result.gpu_memory_bytes = rank.getGpuMemoryBytes();
   for (auto name : outcome.getUncollected()) result.uncollected.push_back(text(name));
   auto digest = outcome.getOutput().getDigest();
   if (digest.size() == out.output.digest.bytes.size()) {

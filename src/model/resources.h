@@ -24,6 +24,7 @@ struct Gpu {
   uint64_t taken_bytes = 0;     // of these, by processes that are not PESC's
   bool reports_memory = false;  // of each process; where it does not, one rank at a time
   std::string trouble;          // empty: healthy; else one line for `pesc workers`
+  uint64_t ranks_bytes = 0;     // by PESC's ranks, as its driver tells
   bool operator==(const Gpu&) const = default;
 };
 

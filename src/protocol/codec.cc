@@ -290,6 +290,7 @@ void encode(Gpu::Builder out, const ::pesc::Gpu& value) {
   out.setTakenBytes(value.taken_bytes);
   out.setReportsMemory(value.reports_memory);
   out.setTrouble(value.trouble);
+  out.setRanksBytes(value.ranks_bytes);
 }
 
 absl::StatusOr<::pesc::Gpu> decode(Gpu::Reader in) {
@@ -303,6 +304,7 @@ absl::StatusOr<::pesc::Gpu> decode(Gpu::Reader in) {
     value.taken_bytes = in.getTakenBytes();
     value.reports_memory = in.getReportsMemory();
     value.trouble = in.getTrouble().cStr();
+    value.ranks_bytes = in.getRanksBytes();
     if (value.uuid.empty()) return malformed("a GPU without a UUID");
     return value;
   });

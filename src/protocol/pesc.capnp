@@ -68,6 +68,7 @@ struct Gpu {
   takenBytes @5 :UInt64;               # by processes that are not PESC's
   reportsMemory @6 :Bool;              # of each process
   trouble @7 :Text;                    # empty: healthy
+  ranksBytes @8 :UInt64;               # by PESC's ranks, as measured
 }
 
 struct Outcome {
@@ -174,6 +175,10 @@ struct RankInfo {
   attempts @2 :UInt32;
   worker @3 :Data;
   outcome @4 :Outcome;                 # of the attempt that decided, or of the latest
+  gpus @5 :List(Text);                 # uuids that it had
+  memoryBytes @6 :UInt64;              # it was placed with; 0: nobody knew
+  memoryLimitBytes @7 :UInt64;         # it was held to; 0: not known
+  gpuMemoryBytes @8 :UInt64;           # on each of its GPUs: it was placed with; 0: alone, nobody knew
 }
 
 struct WorkerStatus {
@@ -197,6 +202,8 @@ struct WorkerStatus {
   named @17 :List(NamedResource);
   namedUsed @18 :List(NamedResource);
   gpus @19 :List(GpuStatus);
+  memoryMeasuredBytes @20 :UInt64;     # of its ranks now; 0: not known
+  cpusMeasuredMilli @21 :UInt32;
 }
 
 struct GpuStatus {
@@ -273,6 +280,7 @@ struct Lease {
   localWorldSize @6 :UInt32;
   memoryLimitBytes @7 :UInt64;         # to hold it to; 0: none
   gpus @8 :List(Text);                 # uuids that it may use
+  gpuMemoryLimitBytes @9 :UInt64;      # on each of them; 0: none
 }
 
 struct Checkpoint { number @0 :UInt32; manifest @1 :BlobRef; }
@@ -301,12 +309,14 @@ interface WorkerSession {
   # coordinator does not want are named in `stop`.
   report @1 (holding :List(AttemptKey), lastUpdate :UInt64, finished :List(FinishedAttempt),
              progress :List(AttemptProgress), ready :List(ReadyAttempt), busy :Data,
-             gpus :List(Gpu), gpusChanged :Bool)
+             gpus :List(Gpu), gpusChanged :Bool, memoryMeasuredBytes :UInt64,
+             cpusMeasuredMilli :UInt32)
       -> (acknowledged :List(AttemptKey), stop :List(StopRequest));
   # Heartbeat and results in one. Answered when what it brings is durable; what is acknowledged
   # (committed, or not wanted) the worker forgets.
   # ready: every held attempt that is prepared, in every report until it is started.
   # busy: as in WorkerInfo, in every report. gpus: when gpusChanged, as in WorkerInfo.
+  # memoryMeasuredBytes, cpusMeasuredMilli: of its ranks together, a few seconds ago at most.
   blobs @2 () -> (blobs :Blobs);
   checkpoint @3 (key :AttemptKey, manifest :BlobRef, chunks :List(BlobRef), savedMs :UInt64)
       -> (number :UInt32);

@@ -111,6 +111,7 @@ TEST(Codec, RoundTripsEveryField) {
 TEST(Codec, Gpus) {
   ::pesc::Gpu gpu;
   gpu.uuid = "GPU-1";
+  gpu.ranks_bytes = 7;
   EXPECT_EQ(round_trip<Gpu>(gpu).value(), gpu);
   gpu = {"GPU-2", "A name", "535.1", 806, 1ull << 34, 1ull << 30, true, "hot"};
   EXPECT_EQ(round_trip<Gpu>(gpu).value(), gpu);
