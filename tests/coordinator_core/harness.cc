@@ -67,6 +67,9 @@ struct Describe {
     return "WorkerDraining " + name(r.worker) + (r.draining ? "" : " no more") +
            (r.paused ? ", paused" : "");
   }
+  std::string operator()(const ProgramLearned& r) {
+    return "ProgramLearned " + std::to_string(r.memory_bytes >> 20) + " MiB";
+  }
 
   std::string operator()(const Answer& a) {
     return "Answer " + name(a.status) + (a.count > 0 ? " " + std::to_string(a.count) : "");
@@ -136,6 +139,8 @@ void RowStore::add(const Record& record) {
     workers_[seen->worker] = *seen;
   } else if (const auto* draining = std::get_if<WorkerDraining>(&record)) {
     orders_[draining->worker] = *draining;
+  } else if (const auto* learned = std::get_if<ProgramLearned>(&record)) {
+    programs_[learned->program] = *learned;
   } else if (const auto* kept = std::get_if<CheckpointKept>(&record)) {
     CheckpointKept row = *kept;
     row.chunks = nullptr;
@@ -168,6 +173,7 @@ std::vector<Record> RowStore::replay() const {
   for (const auto& [id, order] : orders_) {
     if (order.draining || order.paused) records.push_back(order);
   }
+  for (const auto& [program, learned] : programs_) records.push_back(learned);
   // Not in the order of submission: that must not matter.
   for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) {
     std::map<uint64_t, Record> ordered = job->second.events;

@@ -42,6 +42,7 @@ class RowStore {
   std::map<JobId, JobRows> jobs_;
   std::map<WorkerId, WorkerSeen> workers_;
   std::map<WorkerId, WorkerDraining> orders_;
+  std::map<Digest, ProgramLearned> programs_;
 };
 
 inline JobId job_id(uint64_t n) { return JobId{n}; }

@@ -1,4 +1,6 @@
 // Which rank goes where: limits, fairness, order, bounds; and what `why` says when none does.
+#include <deque>
+
 #include "tests/coordinator_core/harness.h"
 
 namespace pesc::coordinator {
@@ -74,13 +76,20 @@ TEST(Placement, JobsOfOneOwnerInTheOrderOfSubmission) {
   EXPECT_THAT(h.held(1), ElementsAre(key(1, 0), key(1, 1), key(2, 0), key(2, 1), key(3, 0)));
 }
 
+// The rank that began first ends first.
 TEST(Placement, OwnersTakeTurns) {
   Harness h;
   h.submit(1, spec_of(1'000'000), "ada").IgnoreError();
   h.attach(1, worker_info(1, 4));
   ASSERT_THAT(h.held(1), SizeIs(4));
   h.submit(2, spec_of(10), "bob").IgnoreError();
-  for (int ended = 0; ended < 20; ++ended) h.end(1, h.held(1).at(0), EndReason::succeeded);
+  std::deque<AttemptKey> running;
+  for (const AttemptKey& each : h.held(1)) running.push_back(each);
+  for (int ended = 0; ended < 20; ++ended) {
+    h.end(1, running.front(), EndReason::succeeded);
+    running.pop_front();
+    for (const AttemptKey& each : h.leased()) running.push_back(each);
+  }
   const JobView bob = h.view(2);
   EXPECT_EQ(bob.counts.waiting, 0u) << "twenty places, every second one was his";
 }

@@ -357,6 +357,69 @@ TEST(Named, AndDiskAreCountedLikeAnythingElse) {
   EXPECT_THAT(why(h, 3), HasSubstr("1 of microscope (has 0)"));
 }
 
+// ---- what is held to
+// -----------------------------------------------------------------------------
+
+TEST(Gpus, WhoTookMoreThanItWasGivenRunsAgainWithMore) {
+  Harness h;
+  h.attach(1, with_gpus(1, {gpu("a", 8 * kGiB)}));
+  h.submit(1, on_gpus(3, 1000)).IgnoreError();
+  EXPECT_EQ(h.actions<SendUpdate>().at(0).leases.at(0).gpu_memory_limit_bytes, 0u) << "alone";
+  h.end(1, key(1, 0), used(kGiB, kGiB));
+  ASSERT_THAT(h.held(1), SizeIs(2));
+  EXPECT_EQ(h.actions<SendUpdate>().at(0).leases.at(0).gpu_memory_limit_bytes, estimate(kGiB));
+  h.end(1, key(1, 1), used(2 * kGiB, kGiB, EndReason::gpu_memory_limit));
+  const AttemptOutcome ended = h.records<AttemptEnded>().at(0).outcome;
+  EXPECT_EQ(ended.reason, EndReason::outgrew_estimate);
+  EXPECT_THAT(ended.detail, HasSubstr("1.3 GiB of GPU memory, as its program had used before"));
+  h.at(h.now + 2'000);
+  h.report(1, h.held(1));
+  ASSERT_THAT(h.held(1), ElementsAre(key(1, 1, 2), key(1, 2)));
+  EXPECT_EQ(h.core->workers().at(0).gpus.at(0).used_bytes, estimate(2 * kGiB) + estimate(kGiB));
+  EXPECT_EQ(h.core->workers().at(0).memory_used_bytes, 2 * estimate(kGiB))
+      << "its other memory was not outgrown";
+}
+
+TEST(Gpus, WhoStatedHowMuchFailsBeyondIt) {
+  Harness h;
+  h.attach(1, with_gpus(1, {gpu("a", 8 * kGiB)}));
+  h.submit(1, on_gpus(2, 1000, kGiB)).IgnoreError();
+  EXPECT_EQ(h.actions<SendUpdate>().at(0).leases.at(0).gpu_memory_limit_bytes, kGiB);
+  h.end(1, key(1, 0), used(2 * kGiB, 0, EndReason::gpu_memory_limit));
+  EXPECT_EQ(h.view(1).counts.failed, 1u);
+  h.end(1, key(1, 1), used(2 * kGiB, 0, EndReason::disk_limit));
+  EXPECT_EQ(h.view(1).counts.failed, 2u);
+}
+
+// ---- what is kept
+// --------------------------------------------------------------------------------
+
+TEST(Memory, OfAProgramIsKnownAfterItsJobsAreGoneAndARestart) {
+  Harness h;
+  const WorkerInfo info = with_gpus(1, {gpu("a", 8 * kGiB)});
+  h.attach(1, info);
+  h.submit(1, on_gpus(1, 1000)).IgnoreError();
+  h.end(1, key(1, 0), used(2 * kGiB, 3 * kGiB));
+  ASSERT_TRUE(h.remove(1).ok());
+  ASSERT_THAT(h.records<ProgramLearned>(), SizeIs(1));
+  EXPECT_EQ(h.records<ProgramLearned>().at(0).gpu_memory_bytes, 2 * kGiB);
+  h.restore();
+  h.attach(2, info);
+  h.submit(2, on_gpus(9, 1000)).IgnoreError();
+  EXPECT_EQ(h.leased(2), 3u) << "three fit beside each other: nobody runs alone to be measured";
+  EXPECT_EQ(h.core->workers().at(0).memory_used_bytes, 3 * estimate(3 * kGiB));
+}
+
+TEST(Memory, OfAProgramOfWhichNothingIsKnownIsNotKept) {
+  Harness h;
+  h.attach(1, worker_info(1));
+  h.submit(1, spec_of(1)).IgnoreError();
+  ASSERT_TRUE(h.cancel(1).ok());
+  h.report(1, {});
+  ASSERT_TRUE(h.remove(1).ok());
+  EXPECT_THAT(h.records<ProgramLearned>(), IsEmpty());
+}
+
 TEST(Priority, IsAmongOnesOwnJobs) {
   Harness h;
   h.submit(1, spec_of(1)).IgnoreError();

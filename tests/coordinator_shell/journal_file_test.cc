@@ -180,6 +180,60 @@ TEST_F(JournalFile, WhatADroppedCheckpointNamedWaitsToBeCollected) {
   EXPECT_EQ(dropped.count(sha256("x")), 1u) << "a removed job's go as well";
 }
 
+// ---- what is new in version 4 -------------------------------------------------------------------
+
+ProgramLearned learned(int program, uint64_t bytes) {
+  return {sha256("program " + std::to_string(program)), bytes, bytes / 2, bytes > 1};
+}
+
+TEST_F(JournalFile, WhatWasLearnedOfProgramsComesBeforeAllJobs) {
+  ASSERT_EQ(open(), absl::OkStatus());
+  ASSERT_EQ(journal_->commit({job(kJob), learned(1, 100), JobErased{kJob}, job(kOther),
+                              learned(2, 1), learned(1, 200), JobErased{kOther}, job(kJob)}),
+            absl::OkStatus());
+  ASSERT_EQ(open(), absl::OkStatus());
+  const std::vector<ProgramLearned> programs = replayed<ProgramLearned>();
+  ASSERT_EQ(programs.size(), 2u) << "the newer word of a program replaces the older";
+  EXPECT_EQ(programs[0].program, sha256("program 2"));
+  EXPECT_FALSE(programs[0].gpu_known);
+  EXPECT_EQ(programs[1].memory_bytes, 200u);
+  EXPECT_EQ(programs[1].gpu_memory_bytes, 100u);
+  EXPECT_TRUE(programs[1].gpu_known);
+  ASSERT_TRUE(std::holds_alternative<ProgramLearned>(replayed_[1]));
+  ASSERT_TRUE(std::holds_alternative<JobAdded>(replayed_[2]));
+  // Its place in the order of all records is never given again, though its job's rows are gone.
+  ASSERT_EQ(journal_->commit({JobErased{kJob}, learned(3, 7)}), absl::OkStatus());
+  ASSERT_EQ(open(), absl::OkStatus());
+  EXPECT_EQ(replayed<ProgramLearned>().size(), 3u);
+  ASSERT_EQ(journal_->commit({learned(4, 7)}), absl::OkStatus());
+  EXPECT_EQ(count("SELECT count(*) FROM programs"), 4);
+}
+
+TEST_F(JournalFile, WhatWasLearnedIsBounded) {
+  ASSERT_EQ(open(), absl::OkStatus());
+  std::vector<Record> batch;
+  for (int i = 0; i < int(kMaxKeptPrograms) + 500; ++i) batch.push_back(learned(i, 10));
+  ASSERT_EQ(journal_->commit(batch), absl::OkStatus());
+  ASSERT_EQ(open(), absl::OkStatus());
+  const std::vector<ProgramLearned> programs = replayed<ProgramLearned>();
+  ASSERT_EQ(programs.size(), size_t(kMaxKeptPrograms));
+  EXPECT_EQ(programs.back().program, sha256("program 5499")) << "the latest are kept";
+}
+
+TEST_F(JournalFile, ADamagedSizeCostsNoJob) {
+  ASSERT_EQ(open(), absl::OkStatus());
+  ASSERT_EQ(journal_->commit({job(kJob), learned(1, 100), learned(2, 100)}), absl::OkStatus());
+  journal_ = nullptr;
+  sql("UPDATE programs SET memory=1 WHERE memory=100 AND seq=2");
+  const absl::Status status = open();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find("what was learned of programs"), absl::string_view::npos);
+  options_.drop_damaged = true;
+  EXPECT_EQ(open(), absl::OkStatus());
+  EXPECT_EQ(replayed<JobAdded>().size(), 1u);
+  EXPECT_TRUE(replayed<ProgramLearned>().empty());
+}
+
 // ---- versions -----------------------------------------------------------------------------------
 
 // Version 1 as it was written, checksums included.
@@ -222,7 +276,7 @@ INSERT INTO jobs VALUES(770115536280354817,1,x'616e6e',x')sql" +
 TEST_F(JournalFile, AVersion1IsMigratedAndGoesOn) {
   sql(version_1());
   ASSERT_EQ(open(), absl::OkStatus());
-  EXPECT_EQ(count("PRAGMA user_version"), 3);
+  EXPECT_EQ(count("PRAGMA user_version"), 4);
   ASSERT_EQ(replayed_.size(), 6u);
   EXPECT_EQ(std::get<WorkerSeen>(replayed_[0]).name, "pc-7");
   EXPECT_EQ(*std::get<JobAdded>(replayed_[1]).spec, simple_spec(10));
@@ -255,11 +309,11 @@ TEST_F(JournalFile, AMigrationThatFindsNoRoomLeavesVersion1) {
 TEST_F(JournalFile, ALaterVersionIsRefusedByName) {
   ASSERT_EQ(open(), absl::OkStatus());
   journal_ = nullptr;
-  sql("PRAGMA user_version=4");
+  sql("PRAGMA user_version=5");
   const absl::Status status = open();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_NE(status.message().find("has schema version 4"), absl::string_view::npos) << status;
-  EXPECT_NE(status.message().find("versions 1 to 3"), absl::string_view::npos) << status;
+  EXPECT_NE(status.message().find("has schema version 5"), absl::string_view::npos) << status;
+  EXPECT_NE(status.message().find("versions 1 to 4"), absl::string_view::npos) << status;
 }
 
 // ---- damage -------------------------------------------------------------------------------------

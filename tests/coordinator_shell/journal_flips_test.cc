@@ -49,6 +49,10 @@ std::string text_of(const Record& record) {
     }
     std::string operator()(const WorkerSeen& r) { return r.name + "/" + r.room; }
     std::string operator()(const WorkerDraining& r) { return std::to_string(r.worker.value); }
+    std::string operator()(const ProgramLearned& r) {
+      return to_hex(r.program) + " " + std::to_string(r.memory_bytes) + " " +
+             std::to_string(r.gpu_memory_bytes) + (r.gpu_known ? " known" : "");
+    }
     std::string operator()(const CheckpointKept& r) {
       return to_string(r.key.job) + " checkpoint " + std::to_string(r.key.rank) + "." +
              std::to_string(r.key.attempt) + " " + std::to_string(r.checkpoint.number) + " " +
@@ -140,6 +144,9 @@ class FlippedBits : public ::testing::Test {
     batch.push_back(RanksCancelled{kThird, 9, 9});
     batch.push_back(JobStopped{kThird, true, "enough"});
     batch.push_back(JobFinished{kSecond, JobState::succeeded, 1'700'000'000'000});
+    for (int i = 0; i < 50; ++i) {
+      batch.push_back(ProgramLearned{sha256("program " + std::to_string(i)), 1ull << 30, 5, true});
+    }
     batch.push_back(JobErased{kRemoved});
     return batch;
   }

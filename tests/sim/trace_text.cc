@@ -106,6 +106,10 @@ std::string text(const co::WorkerDraining& r) {
                      r.paused ? ", paused" : "");
 }
 
+std::string text(const co::ProgramLearned& r) {
+  return fmt::format("a program takes {} bytes, {} of a GPU", r.memory_bytes, r.gpu_memory_bytes);
+}
+
 std::string text(const co::Answer& a) { return "answer " + a.status.ToString(); }
 std::string text(const co::AnswerAttach& a) {
   return fmt::format("attached {}, stop {}{}", a.status.ToString(), list(a.stop),

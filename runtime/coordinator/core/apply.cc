@@ -87,13 +87,14 @@ void Core::State::apply_record(const AttemptEnded& record) {
       job->gang && job->gang->succeeded.contains(key.rank) && job->gang->generation == key.attempt;
   if (!was_open && !was_lost && !provisional && !ends_again(*job, rank, key)) return;
   const WorkerId id = was_open ? open->worker : was_lost ? lost->worker : rank.last_worker;
+  const std::vector<std::string> gpus = was_open ? open->claim.gpus : std::vector<std::string>();
   if (was_open && job->learned != nullptr) learn_end(*job->learned, record.outcome, open->claim);
   count_attempt(*job, rank, record, id);
   touch(*job);
   if (record.final) {
     if (record.state != RankState::cancelled) ++workers[id].finished;
     if (record.state == RankState::succeeded) {
-      count_success(*job, id, record.outcome);
+      count_success(*job, id, record.outcome, gpus);
       job->checkpoint_numbers.erase(key.rank);
     }
     if (job->gang) apply_gang_ended(*job, record, id);
@@ -178,13 +179,22 @@ void Core::State::count_try(Job& job, ActiveRank& rank, const AttemptEnded& reco
   if (rank.gpu_alone || outcome.reason == EndReason::outgrew_estimate) ++rank.outgrown;
 }
 
-void Core::State::count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome) {
+void Core::State::count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome,
+                                const std::vector<std::string>& gpus) {
   ++job.measured;
   job.measured_ms += outcome.duration_ms;
   job.durations.add(outcome.duration_ms);
   Pace& pace = job.paces[worker];
   ++pace.count;
   pace.total_ms += outcome.duration_ms;
+  for (const std::string& uuid : gpus) {
+    for (std::string& known : job.succeeded_on_gpus) {
+      if (known == uuid) break;
+      if (!known.empty()) continue;
+      known = uuid;
+      break;
+    }
+  }
   for (WorkerId& known : job.succeeded_on) {
     if (known == worker) return;
     if (known == WorkerId()) {
@@ -277,6 +287,14 @@ void Core::State::apply_record(const WorkerSeen& record) {
   worker.seen = true;
 }
 
+void Core::State::apply_record(const ProgramLearned& record) {
+  if (learned.size() >= kMaxPrograms && !learned.contains(record.program)) return;
+  Learned& known = learned[record.program];
+  known.memory_bytes = std::max(known.memory_bytes, record.memory_bytes);
+  known.gpu_memory_bytes = std::max(known.gpu_memory_bytes, record.gpu_memory_bytes);
+  known.gpu_known = known.gpu_known || record.gpu_known;
+}
+
 ActiveRank& Core::State::activate(Job& job, uint32_t rank) {
   job.ranks.claim(rank);
   return job.active[rank];
@@ -355,6 +373,7 @@ void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec
   // After a restore its size is not known yet; nor is what it runs, and so all count as running.
   if (runs || worker.info.cpus_milli == 0 || free_for(worker) >= int64_t(lease.cpus_milli)) {
     worker.used_milli += lease.cpus_milli;
+    use_cpus(key, lease.cpus_milli);
     not_ahead(key);
   } else {
     ++jobs.at(key.job).ahead_leases;
@@ -380,6 +399,7 @@ void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
     --jobs.at(key.job).ahead_leases;
   } else {
     worker.used_milli -= lease.cpus_milli;
+    use_cpus(key, -int64_t(lease.cpus_milli));
     promote(worker);
   }
   if (worker.excused && worker.used_milli <= worker.info.cpus_milli && worker.spare_milli() >= 0 &&
@@ -397,6 +417,7 @@ void Core::State::promote(Worker& worker) {
     worker.ahead.erase(worker.ahead.begin());
     worker.ahead_milli -= lease.cpus_milli;
     worker.used_milli += lease.cpus_milli;
+    use_cpus(key, lease.cpus_milli);
     lease.ahead = 0;
     --jobs.at(key.job).ahead_leases;
     not_ahead(key);
@@ -418,6 +439,9 @@ void Core::State::not_ahead(const AttemptKey& key) {
 void Core::State::recount(Worker& worker) {
   const std::map<AttemptKey, Lease> leases = std::exchange(worker.leases, {});
   for (const auto& [number, key] : worker.ahead) --jobs.at(key.job).ahead_leases;
+  for (const auto& [key, lease] : leases) {
+    if (lease.ahead == 0) use_cpus(key, -int64_t(lease.cpus_milli));
+  }
   worker.ahead.clear();
   worker.used_milli = worker.ahead_milli = 0;
   worker.use = {};

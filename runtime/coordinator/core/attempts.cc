@@ -147,13 +147,19 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
   }
   judge_size(job, rank, open, outcome);
   Worker& worker = workers.at(open.worker);
+  if (outcome.reason == EndReason::succeeded) gpus_proved_well(worker, open.claim.gpus);
+  const bool by_gpu = !open.claim.gpus.empty() &&
+                      (outcome.reason == EndReason::gpu_fault ||
+                       (failed_at_once(outcome) && (outcome.reason == EndReason::exit_code ||
+                                                    outcome.reason == EndReason::signal)));
+  if (by_gpu && blame_gpus(job, rank, worker, open, outcome)) return;
   if (!failed_at_once(outcome)) {
     if (outcome.reason == EndReason::succeeded || uses_up_a_retry(outcome.reason)) {
       proved_well(worker);
     }
     return;
   }
-  if (blame_worker(job, rank, worker, outcome)) return;
+  if (!by_gpu && blame_worker(job, rank, worker, outcome)) return;
   if (excuse_start(job, rank, worker, outcome)) return;
   if (died_of_checkpoint(rank, open, outcome) && excuses_checkpoints(job, rank)) {
     blame_checkpoint(rank, open, outcome);
@@ -170,6 +176,12 @@ void Core::State::judge_size(const Job& job, const ActiveRank& rank, const OpenA
     outcome.reason = EndReason::outgrew_estimate;
     outcome.detail = bounded("was placed with " + format_bytes(open.claim.memory_bytes) +
                              ", as its program had used before: " + outcome.detail);
+  }
+  if (outcome.reason == EndReason::gpu_memory_limit && job.spec->resources.gpu_memory_bytes == 0 &&
+      !tried) {
+    outcome.reason = EndReason::outgrew_estimate;
+    outcome.detail = bounded("was placed with " + format_bytes(open.claim.gpu_memory_bytes) +
+                             " of GPU memory, as its program had used before: " + outcome.detail);
   }
   if (outcome.reason != EndReason::gpu_out_of_memory) return;
   if (open.claim.gpus.empty() || open.claim.gpu_alone || tried) {

@@ -44,6 +44,7 @@ Step Core::State::step(const Event& event, TimeMs at) {
   settle_verdicts();
   release_backoffs();
   release_asides();
+  release_gpu_asides();
   place();
   try_seconds();
   flush();
@@ -101,6 +102,7 @@ std::optional<TimeMs> Core::State::next_deadline() const {
     if (!times->empty()) next = std::min(next, times->begin()->first);
   }
   if (!asides.empty()) next = std::min(next, asides.begin()->first);
+  if (!gpu_asides.empty()) next = std::min(next, std::get<TimeMs>(*gpu_asides.begin()));
   if (next == kNever) return std::nullopt;
   return next;
 }

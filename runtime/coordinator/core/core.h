@@ -118,6 +118,11 @@ struct ReadyAttempt {
   AttemptKey key;
   uint16_t master_port = 0;  // of rank 0
 };
+// What the ranks of a worker use together, as it measures.
+struct Measured {
+  uint64_t memory_bytes = 0;
+  uint32_t cpus_milli = 0;
+};
 struct WorkerReported {
   uint64_t request = 0;
   uint64_t session = 0;
@@ -129,6 +134,7 @@ struct WorkerReported {
   int64_t unix_ms = 0;
   std::string busy;                           // as in WorkerInfo
   std::optional<std::vector<Gpu>> gpus = {};  // nothing: as they were
+  Measured measured = {};
 };
 // All blobs it names are in the store.
 struct CheckpointOffered {
@@ -171,7 +177,8 @@ using Event =
 // CheckpointKept is one row too, at its place, and may go when its checkpoint is dropped. Of a
 // rank's CheckpointsDropped the latest is enough, at its place; it stays as long as the job: it is
 // the highest number that was given out when no checkpoint is left that says so.
-// WorkerDraining comes with the worker's WorkerSeen.
+// WorkerDraining comes with the worker's WorkerSeen. ProgramLearned comes before all jobs, or is
+// left out where a later one says more of the same program.
 
 struct JobAdded {
   JobId id;
@@ -255,9 +262,16 @@ struct WorkerSeen {
   std::string room;
 };
 
+// The sizes that were learned of a program, when a job of it is erased: what else says so goes.
+struct ProgramLearned {
+  Digest program;  // of its bytes and arguments
+  uint64_t memory_bytes = 0, gpu_memory_bytes = 0;
+  bool gpu_known = false;
+};
+
 using Record = std::variant<JobAdded, AttemptLeased, AttemptEnded, RanksCancelled, JobStopped,
                             JobFinished, RanksReopened, JobErased, WorkerSeen, CheckpointKept,
-                            CheckpointsDropped, GangStarted, WorkerDraining>;
+                            CheckpointsDropped, GangStarted, WorkerDraining, ProgramLearned>;
 
 // ---- actions
 // --------------------------------------------------------------------------------------
@@ -274,6 +288,7 @@ struct LeaseGrant {
   uint32_t local_rank = 0, local_world_size = 1;
   uint64_t memory_limit_bytes = 0;  // to hold it to; 0: none
   std::vector<std::string> gpus = {};
+  uint64_t gpu_memory_limit_bytes = 0;  // on each of them; 0: none
 };
 struct StartOrder {
   AttemptKey key;
@@ -379,6 +394,7 @@ struct WorkerView {
     uint32_t ranks = 0;
   };
   std::vector<GpuView> gpus;  // as info.gpus
+  Measured measured;
   uint64_t finished = 0;  // ranks whose state it decided; removed jobs do not count after a restore
   TimeMs last_seen = 0;
   bool draining = false, paused = false;

@@ -133,6 +133,7 @@ bool Core::State::place_gang(Job& job) {
 bool Core::State::place_reserved(uint32_t& budget) {
   if (reservation.job == nullptr || !reservation.due) return false;
   reservation.due = false;
+  if (!reservation.job->gang) return place_owed(budget);
   const uint32_t ranks = reservation.job->ranks.size();
   if (!place_gang(*reservation.job)) return false;
   budget -= std::min(budget, ranks);
@@ -165,6 +166,7 @@ bool Core::State::reserve(Job& job) {
     job.queue->impossible = true;
     return false;
   }
+  gang_had_it = true;
   reservation.job = &job;
   reservation.due = true;
   reservation.need_version = job.learned->version;
@@ -185,6 +187,8 @@ void Core::State::release_reservation() {
     Worker& worker = workers.at(id);
     worker.reserved_milli = worker.reserved_memory = 0;
     reindex(worker);
+    // What nobody may have where anything is reserved: leases ahead of time, and what is scarce.
+    if (worker.indexed) unblock(worker);
   }
   // One of them is the next to have it.
   for (auto& [demand, queue] : queues) {
@@ -192,11 +196,14 @@ void Core::State::release_reservation() {
   }
 }
 
-// When one of its workers is gone, it moves, and its gang keeps its turn.
+// When one of its workers is gone, it moves, and its gang keeps its turn. Who is owed ranks is
+// found anew.
 void Core::State::renew_reservation() {
+  const bool gang = reservation.job->gang.has_value();
   const auto holds = [&](WorkerId id) {
     const Worker& worker = workers.at(id);
-    return may_have(worker, *reservation.job->spec) &&
+    return (gang || could_hold(worker, reservation.job->queue->demand.need)) &&
+           may_have(worker, *reservation.job->spec) &&
            worker.reserved_milli <= worker.info.cpus_milli &&
            worker.reserved_memory <= worker.info.memory_bytes;
   };
@@ -204,7 +211,11 @@ void Core::State::renew_reservation() {
   if (same && std::all_of(reservation.workers.begin(), reservation.workers.end(), holds)) return;
   Job& job = *reservation.job;
   release_reservation();
-  reserve(job);
+  if (gang) {
+    reserve(job);
+  } else {
+    requeue(job);
+  }
 }
 
 std::string Core::State::check_reservation() const {
@@ -217,8 +228,17 @@ std::string Core::State::check_reservation() const {
     }
   }
   if (reservation.job == nullptr) return reservation.workers.empty() ? "" : "nobody's reservation";
-  if (!reservation.job->gang || reservation.job->queue == nullptr) {
+  if (reservation.job->queue == nullptr) {
     return "a reservation is held for a job that does not wait";
+  }
+  if (!reservation.job->gang) {
+    const Worker& worker = workers.at(*reservation.workers.begin());
+    const Need& need = reservation.job->queue->demand.need;
+    const bool fits = worker.takes_leases() && free_for(worker) >= int64_t(need.cpus_milli) &&
+                      worker.spare_milli() >= int64_t(need.cpus_milli) && need.gpus == 0 &&
+                      claim(worker.capacity(), worker.use, need, 0);
+    return fits && !reservation.due && !placement_due ? "who has a reservation would fit, and waits"
+                                                      : "";
   }
   if (!reservation.due && !plan_gang(*reservation.job, {}).empty()) {
     return "the gang with the reservation would fit, and waits";

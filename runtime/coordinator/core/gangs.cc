@@ -72,7 +72,8 @@ bool Core::State::gang_gives_up(const Job& job, const AttemptOutcome& outcome) c
   const Gang& gang = *job.gang;
   const EndReason reason = outcome.reason;
   if (uses_up_a_retry(reason)) return gang.failures >= job.spec->retries;
-  if (reason == EndReason::inputs_unavailable || reason == EndReason::disk_full) {
+  if (reason == EndReason::inputs_unavailable || reason == EndReason::disk_full ||
+      reason == EndReason::gpu_fault) {
     return gang.free_tries + 1 >= kMaxFreeTries;
   }
   return reason == EndReason::port_taken && gang.port_tries >= kMaxPortTries;
@@ -210,7 +211,8 @@ void Core::State::apply_gang_ended(Job& job, const AttemptEnded& record, WorkerI
     gang.broken_at = now;
     ++gang.tries;
     if (outcome.reason == EndReason::port_taken) ++gang.port_tries;
-    if (outcome.reason == EndReason::inputs_unavailable || outcome.reason == EndReason::disk_full) {
+    if (outcome.reason == EndReason::inputs_unavailable || outcome.reason == EndReason::disk_full ||
+        outcome.reason == EndReason::gpu_fault) {
       ++gang.free_tries;
     }
   }

@@ -20,6 +20,7 @@ std::string Core::State::check_invariants() const {
     }
   }
   if (std::string bad = check_times(); !bad.empty()) return bad;
+  if (std::string bad = check_shares(); !bad.empty()) return bad;
   return check_queues();
 }
 
@@ -98,12 +99,18 @@ std::string Core::State::check_checkpoints(const Job& job, uint32_t number,
 
 // What has a time at which something is done is in the set of such times, and nothing else is.
 std::string Core::State::check_times() const {
-  size_t limited = 0, watched = 0, aside = 0, awaited = 0;
+  size_t limited = 0, watched = 0, aside = 0, awaited = 0, gpus_aside = 0;
   std::map<JobId, uint32_t> ahead;
   for (const auto& [id, worker] : workers) {
     aside += worker.set_aside();
     if (worker.set_aside() && asides.count({worker.aside_until, id}) == 0) {
       return "worker " + to_string(id) + " is set aside for ever";
+    }
+    for (const auto& [uuid, health] : worker.gpu_health) {
+      gpus_aside += health.aside_until != kNever;
+      if (health.aside_until != kNever && gpu_asides.count({health.aside_until, id, uuid}) == 0) {
+        return "GPU " + uuid + " is set aside for ever";
+      }
     }
     for (const auto& [place, key] : worker.ahead) ++ahead[key.job];
   }
@@ -124,7 +131,7 @@ std::string Core::State::check_times() const {
     if (job.tally.second_won > job.tally.second_attempts) return to_string(id) + ": tally";
   }
   if (limited != limits.size() || watched != tails.size() || aside != asides.size() ||
-      awaited != verdicts.size()) {
+      awaited != verdicts.size() || gpus_aside != gpu_asides.size()) {
     return "a time is kept of what is gone";
   }
   return "";
@@ -185,17 +192,36 @@ std::string Core::State::check_worker(const Worker& worker) const {
   return "";
 }
 
+// What each owner's leases use adds up.
+std::string Core::State::check_shares() const {
+  std::map<std::string, uint64_t> used;
+  for (const auto& [id, worker] : workers) {
+    for (const auto& [key, lease] : worker.leases) {
+      if (lease.ahead == 0) used[jobs.at(key.job).owner] += lease.cpus_milli;
+    }
+  }
+  for (const auto& [name, owner] : owners) {
+    const auto found = used.find(name);
+    if (owner.used_milli != (found == used.end() ? 0 : found->second)) {
+      return "what " + name + " has does not add up";
+    }
+  }
+  return "";
+}
+
 std::string Core::State::check_queues() const {
   size_t queued = 0, listed = 0, indexed = 0;
   for (const auto& [id, job] : jobs) queued += job.queue != nullptr;
   for (const auto& [demand, queue] : queues) {
     if (queue.owners.empty()) return "an empty queue is kept";
     for (const auto& [key, jobs_of_owner] : queue.owners) {
-      auto owner = owners.find(key.second);
-      if (owner == owners.end() || owner->second.turn != key.first)
+      const auto owner = owners.find(key.name);
+      if (owner == owners.end() || owner->second.served != key.served ||
+          owner->second.used_milli != key.used_milli) {
         return "an owner's turn differs";
+      }
       for (const auto& [order, job] : jobs_of_owner) {
-        if (job->queue != &queue || job->owner != key.second) return "a job is queued elsewhere";
+        if (job->queue != &queue || job->owner != key.name) return "a job is queued elsewhere";
         ++listed;
       }
     }

@@ -121,6 +121,7 @@ absl::Status Core::State::remove(const JobRemoved& event) {
     return absl::FailedPreconditionError("job " + to_string(event.id) +
                                          " has not finished yet: cancel it first, then remove it");
   }
+  keep_learned(*job);
   emit(JobErased{event.id});
   changed.push_back(event.id);
   return absl::OkStatus();

@@ -19,6 +19,7 @@ void Core::State::place() {
       placement_due = true;
       return;
     }
+    if (reservation.job == nullptr && reserve_for_owed(*queue)) continue;
     Job& job = *queue->owners.begin()->second.begin()->second;
     if (job.gang) {
       const uint32_t ranks = queue->demand.gang;
@@ -38,6 +39,7 @@ void Core::State::place() {
     if (choice.worker == nullptr) {
       queue->blocked = true;
       hurry_asides(queue->demand);
+      hurry_gpu_asides(queue->demand);
       continue;
     }
     const std::string owner = job.owner;
@@ -46,6 +48,10 @@ void Core::State::place() {
     lease(job, choice.rank, job.ranks.attempts(choice.rank) + 1, *choice.worker, need);
     serve(owner);
     --budget;
+    // Who has found room elsewhere is owed less now, or nothing.
+    if (reservation.job != nullptr && !reservation.job->gang && reservation.job->owner == owner) {
+      release_reservation();
+    }
   }
 }
 
@@ -88,7 +94,7 @@ Core::State::Choice Core::State::choose_ready(Job& job, const Demand& demand) {
   return second_choice;
 }
 
-// The owner that was served least recently; of its jobs the one that was submitted first.
+// The owner that has the fewest cpus; of its jobs the one that was submitted first.
 DemandQueue* Core::State::next_queue() {
   DemandQueue* best = nullptr;
   for (auto& [demand, queue] : queues) {
@@ -177,11 +183,13 @@ LeaseGrant& Core::State::lease(Job& job, uint32_t rank, uint32_t attempt, Worker
   }
   const uint64_t limit = memory_limit(*job.spec, given, worker.info.memory_bytes);
   const std::vector<std::string> gpus = given.gpus;
+  const uint64_t gpu_limit = gpu_memory_limit(given);
   emit(AttemptLeased{key, worker.info.id, from.number, second, base_ms, std::move(given)});
   SendUpdate& update = update_for(worker);
   update.leases.push_back({key, job.spec, from});
   update.leases.back().memory_limit_bytes = limit;
   update.leases.back().gpus = gpus;
+  update.leases.back().gpu_memory_limit_bytes = gpu_limit;
   auto lease = worker.leases.find(key);
   if (lease != worker.leases.end()) lease->second.update = update.number;
   return update.leases.back();
@@ -204,7 +212,6 @@ Need Core::State::need_of(const Job& job) const {
 
 // What is known of a program is kept when its jobs are gone: it comes again.
 void Core::State::learn_of(Job& job) {
-  constexpr size_t kMaxPrograms = 10'000;
   if (job.learned != nullptr) return;
   if (learned.size() >= kMaxPrograms) {
     std::erase_if(learned, [](const auto& entry) { return entry.second.jobs == 0; });
@@ -218,16 +225,14 @@ void Core::State::forget_program(Job& job) {
   --std::exchange(job.learned, nullptr)->jobs;
 }
 
-void Core::State::serve(const std::string& name) {
-  auto it = owners.find(name);
-  if (it == owners.end()) return;
-  const uint64_t before = std::exchange(it->second.turn, ++turns);
-  for (DemandQueue* queue : it->second.queues) {
-    auto node = queue->owners.extract({before, name});
-    if (node.empty()) continue;
-    node.key().first = it->second.turn;
-    queue->owners.insert(std::move(node));
-  }
+// Of a job that is erased: its attempts would not say it again after a restart.
+void Core::State::keep_learned(const Job& job) {
+  const Digest key = program_key(*job.spec);
+  const auto known = learned.find(key);
+  if (known == learned.end()) return;
+  const Learned& sizes = known->second;
+  if (sizes.memory_bytes == 0 && sizes.gpu_memory_bytes == 0 && !sizes.gpu_known) return;
+  emit(ProgramLearned{key, sizes.memory_bytes, sizes.gpu_memory_bytes, sizes.gpu_known});
 }
 
 bool Core::State::is_short(const Job& job) const {
@@ -255,7 +260,7 @@ void Core::State::requeue(Job& job) {
   DemandQueue& queue = queues[demand];
   if (queue.owners.empty()) queue.demand = demand;
   Owner& owner = owners[job.owner];
-  auto& jobs_of_owner = queue.owners[{owner.turn, job.owner}];
+  auto& jobs_of_owner = queue.owners[{owner.used_milli, owner.served, job.owner}];
   if (jobs_of_owner.empty()) owner.queues.push_back(&queue);
   jobs_of_owner.emplace(job.turn(), &job);
   job.queue = &queue;
@@ -266,7 +271,7 @@ void Core::State::dequeue(Job& job) {
   if (reservation.job == &job) release_reservation();
   DemandQueue& queue = *std::exchange(job.queue, nullptr);
   Owner& owner = owners[job.owner];
-  auto jobs_of_owner = queue.owners.find({owner.turn, job.owner});
+  auto jobs_of_owner = queue.owners.find({owner.used_milli, owner.served, job.owner});
   jobs_of_owner->second.erase(job.turn());
   if (!jobs_of_owner->second.empty()) return;
   queue.owners.erase(jobs_of_owner);
@@ -294,7 +299,7 @@ void Core::State::reindex(Worker& worker) {
     }
   }
   if (back) {
-    for (auto& [demand, queue] : queues) queue.impossible = false;
+    for (auto& [demand, queue] : queues) queue.impossible = queue.nowhere = false;
   }
   if (grew) unblock(worker);
 }

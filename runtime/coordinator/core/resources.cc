@@ -234,8 +234,10 @@ uint64_t estimate(uint64_t peak_bytes) {
 
 void learn(Learned& learned, const AttemptOutcome& outcome, const Claim& claim) {
   uint64_t memory = outcome.max_rss_bytes, gpu = outcome.peak_gpu_bytes;
-  // It would have used more: nobody knows how much.
-  if (outcome.reason == EndReason::outgrew_estimate) {
+  // It would have used more: nobody knows how much. Of a GPU it was ended for what was measured.
+  const uint64_t gpu_limit = gpu_memory_limit(claim);
+  const bool of_gpu = gpu_limit > 0 && outcome.peak_gpu_bytes > gpu_limit;
+  if (outcome.reason == EndReason::outgrew_estimate && !of_gpu) {
     memory = std::max(memory, 2 * claim.memory_bytes);
   }
   if (outcome.reason == EndReason::gpu_out_of_memory && !claim.gpu_alone) {
@@ -276,6 +278,11 @@ Need need_of(const JobSpec& spec, const Learned* learned) {
     need.gpu_alone = true;
   }
   return need;
+}
+
+// What is learned has a margin already, and nobody can take more of a GPU than there is.
+uint64_t gpu_memory_limit(const Claim& claim) {
+  return claim.gpus.empty() || claim.gpu_alone ? 0 : claim.gpu_memory_bytes;
 }
 
 uint64_t memory_limit(const JobSpec& spec, const Claim& claim, uint64_t worker_memory) {

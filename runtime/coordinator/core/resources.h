@@ -100,5 +100,7 @@ Need need_of(const JobSpec& spec, const Learned* learned);
 
 // What the worker is to hold the attempt to: what was stated, else twice what was learned.
 uint64_t memory_limit(const JobSpec& spec, const Claim& claim, uint64_t worker_memory);
+// On each of its GPUs what it was given, where others may be beside it; 0: none.
+uint64_t gpu_memory_limit(const Claim& claim);
 
 }  // namespace pesc::coordinator

@@ -30,6 +30,7 @@ inline constexpr TimeMs kLateMs = 1000;        // a deadline noticed later: the 
 inline constexpr size_t kMaxLost = 16;         // lost attempts of a rank that may still succeed
 inline constexpr size_t kMaxTextBytes = 4096;  // of anything a peer reports
 inline constexpr size_t kMaxBusyText = 256;
+inline constexpr size_t kMaxPrograms = 10'000;  // of which sizes are known
 
 // What a rank asks for. Jobs that ask for the same share a queue, so that finding out that there is
 // no room for them costs the same for one as for ten thousand.
@@ -101,6 +102,7 @@ struct ActiveRank {
   // when they are dropped for better ones.
   std::map<uint32_t, uint64_t> saved;
   WorkerId failed_at_once_on;  // the first worker where it did; not durable
+  std::string failed_on_gpu;   // likewise, of those that had a GPU
   bool own_fault = false;      // it did on another one too; not durable
 };
 
@@ -172,8 +174,9 @@ struct Gang {
 
 struct Job;
 
-// What is kept free for the gang that has waited longest: on these workers others get only what
-// lies beyond it, and nothing ahead of time. So no stream of small ranks can starve it.
+// What is kept free for the gang that has waited longest, or for ranks of an owner who has far less
+// than another and finds no room: on these workers others get only what lies beyond it, and nothing
+// ahead of time. So no stream of small ranks can starve it.
 struct Reservation {
   Job* job = nullptr;  // nullptr: none
   bool due = false;    // something has become free since it was tried
@@ -197,12 +200,13 @@ struct Job {
   uint32_t early_failures = 0;  // attempts that failed by kEarlyMs
   uint32_t late_failures = 0;   // later
   std::set<WorkerId> failed_early_on;
-  std::set<WorkerId> build_failed_on;      // none of it is placed there any more
-  bool built = false;                      // a rank of it has run: the build can succeed
-  uint64_t measured = 0, measured_ms = 0;  // committed ranks, and their durations' sum
-  DurationHistogram durations;             // of these; empty when the job is finished
-  std::map<WorkerId, Pace> paces;          // of these; likewise
-  std::array<WorkerId, 2> succeeded_on{};  // two of the workers where ranks were committed
+  std::set<WorkerId> build_failed_on;            // none of it is placed there any more
+  bool built = false;                            // a rank of it has run: the build can succeed
+  uint64_t measured = 0, measured_ms = 0;        // committed ranks, and their durations' sum
+  DurationHistogram durations;                   // of these; empty when the job is finished
+  std::map<WorkerId, Pace> paces;                // of these; likewise
+  std::array<WorkerId, 2> succeeded_on{};        // two of the workers where ranks were committed
+  std::array<std::string, 2> succeeded_on_gpus;  // and of the GPUs
   JobTally tally;
   std::map<uint32_t, uint32_t> checkpoint_numbers;  // the highest, of ranks that may yet save
   uint32_t ahead_leases = 0;
@@ -235,6 +239,16 @@ struct Lease {
   uint64_t start = 0;     // of a gang: the update of this session that told it to start
   bool restored = false;  // of an earlier life of the coordinator
   bool told = false;      // its worker has said that it has it
+};
+
+// What its ranks' ends say of a GPU: worker_health.cc. Not durable.
+struct GpuHealth {
+  uint32_t streak = 0;  // failures in a row
+  JobId streak_job;     // of the latest of them
+  std::string streak_detail;
+  TimeMs aside_until = kNever;  // set aside; kNever: it is not
+  uint64_t aside_ms = 0;        // for how long it was, the last time; 0: never since it did well
+  bool said = false;            // its `trouble` is this
 };
 
 // Not wanted any more, and not known to have ended: ending.cc.
@@ -271,6 +285,8 @@ struct Worker {
   // For the gang that has a reservation. Nobody else gets anything scarce there meanwhile.
   uint64_t reserved_milli = 0, reserved_memory = 0;
   bool excused = false;  // attached with more than it has room for
+  Measured measured;
+  std::map<std::string, GpuHealth> gpu_health;  // of those that have failed ranks
   std::map<AttemptKey, Lease> leases;
   std::map<uint64_t, AttemptKey> ahead;
   std::map<AttemptKey, Ending> ending;  // `use` counts them
@@ -303,8 +319,17 @@ struct RoomIndex {
   std::set<std::pair<int64_t, WorkerId>> by_spare;  // negated cpus to lease ahead
 };
 
+// Whose turn it is: who has the fewest cpus in use, and of equals who was served least recently.
+struct OwnerTurn {
+  uint64_t used_milli = 0;
+  uint64_t served = 0;
+  std::string name;
+  auto operator<=>(const OwnerTurn&) const = default;
+};
+
 struct Owner {
-  uint64_t turn = 0;  // when it was served last
+  uint64_t used_milli = 0;  // cpus of all its leases but those ahead of time
+  uint64_t served = 0;      // when it was served last
   std::vector<DemandQueue*> queues;
 };
 
@@ -313,7 +338,8 @@ struct DemandQueue {
   Demand demand;
   bool blocked = false;     // no worker has room; until one has
   bool impossible = false;  // gangs: all workers together have not; until another one comes
-  std::map<std::pair<uint64_t, std::string>, std::map<JobTurn, Job*>> owners;
+  bool nowhere = false;     // blocked, and no worker could have room if nothing else were there
+  std::map<OwnerTurn, std::map<JobTurn, Job*>> owners;
 };
 
 struct Backoff {
@@ -335,16 +361,18 @@ struct Core::State {
   std::set<std::pair<TimeMs, WorkerId>> deadlines;
   std::set<Backoff> backoffs;
   std::set<std::pair<TimeMs, WorkerId>> asides;  // workers that are set aside, until then
-  std::set<std::pair<TimeMs, JobId>> limits;     // of jobs that have one
-  std::set<std::pair<TimeMs, JobId>> verdicts;   // gangs that wait for one, until then
-  std::set<std::pair<TimeMs, JobId>> tails;      // jobs near their end, when to look next
+  std::set<std::tuple<TimeMs, WorkerId, std::string>> gpu_asides;
+  std::set<std::pair<TimeMs, JobId>> limits;    // of jobs that have one
+  std::set<std::pair<TimeMs, JobId>> verdicts;  // gangs that wait for one, until then
+  std::set<std::pair<TimeMs, JobId>> tails;     // jobs near their end, when to look next
   std::set<JobId> unlimited;  // after a restore: their limit counts from a wall time not known yet
   TimeMs restored_at = 0;
   std::map<std::string, RoomIndex> rooms;  // "": all workers
   std::map<Digest, Learned> learned;       // by program_key
   std::map<Demand, DemandQueue> queues;
-  std::map<std::string, Owner> owners;  // those that have jobs in a queue
+  std::map<std::string, Owner> owners;
   Reservation reservation;
+  bool gang_had_it = false;  // the latest reservation was a gang's
   uint64_t turns = 0;
   bool restoring = false;
   bool placement_due = false;
@@ -449,6 +477,20 @@ struct Core::State {
   void release_asides();
   std::string trouble(const Worker& worker, TimeMs at) const;
 
+  // ---- gpu_health.cc ----
+  bool blame_gpus(Job& job, ActiveRank& rank, Worker& worker, const OpenAttempt& open,
+                  AttemptOutcome& outcome);
+  void blame_gpu(Job& job, Worker& worker, const std::string& uuid, const AttemptOutcome& outcome);
+  bool does_well_on_others(const Job& job, const std::vector<std::string>& gpus) const;
+  bool another_gpu_is_well(const Job& job, const std::string& uuid) const;
+  void gpus_proved_well(Worker& worker, const std::vector<std::string>& gpus);
+  void exonerate_gpu(const std::string& uuid);
+  void put_gpu_aside(Worker& worker, const std::string& uuid, GpuHealth& health, uint64_t ms);
+  void end_gpu_aside(Worker& worker, const std::string& uuid, GpuHealth& health);
+  void hurry_gpu_asides(const Demand& demand);
+  void release_gpu_asides();
+  void say_gpu_troubles(Worker& worker);
+
   // ---- stragglers.cc ----
   void watch_tail(Job& job);
   bool near_its_end(const Job& job) const;
@@ -505,7 +547,15 @@ struct Core::State {
   Need need_of(const Job& job) const;
   void learn_of(Job& job);  // from now on: what is known of its program
   void forget_program(Job& job);
+  void keep_learned(const Job& job);  // that will be erased
   void serve(const std::string& owner);
+  void change_turn(const std::string& name, uint64_t used_milli, uint64_t served);
+  void use_cpus(const AttemptKey& key, int64_t milli);
+  bool reserve_for_owed(const DemandQueue& next);
+  bool reserve_ranks(Job& job, uint64_t cpus_milli);
+  bool place_owed(uint32_t& budget);
+  bool another_comes_first(const Job& job, const Worker& worker) const;
+  std::optional<uint32_t> rank_for(Job& job, WorkerId worker);
   void requeue(Job& job);
   void dequeue(Job& job);
   bool is_short(const Job& job) const;
@@ -593,6 +643,7 @@ struct Core::State {
   void apply_record(const CheckpointsDropped& record);
   void apply_record(const GangStarted& record);
   void apply_record(const WorkerDraining& record);
+  void apply_record(const ProgramLearned& record);
   ActiveRank& activate(Job& job, uint32_t rank);
   void deactivate(Job& job, uint32_t rank);
   void wait_again(Job& job, uint32_t rank, ActiveRank& active);
@@ -602,7 +653,8 @@ struct Core::State {
   void learn_end(Learned& known, const AttemptOutcome& outcome, const Claim& claim);
   void count_attempt(Job& job, ActiveRank& rank, const AttemptEnded& record, WorkerId worker);
   void count_try(Job& job, ActiveRank& rank, const AttemptEnded& record, bool again);
-  void count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome);
+  void count_success(Job& job, WorkerId worker, const AttemptOutcome& outcome,
+                     const std::vector<std::string>& gpus);
   void add_lease(Worker& worker, const AttemptKey& key, const JobSpec& spec, Claim claim,
                  bool runs = false);
   void drop_lease(Worker& worker, const AttemptKey& key);
@@ -622,6 +674,7 @@ struct Core::State {
   std::string check_checkpoints(const Job& job, uint32_t number, const ActiveRank& rank) const;
   std::string check_times() const;
   std::string check_queues() const;
+  std::string check_shares() const;
 
   // ---- views.cc ----
   JobView view(const Job& job) const;

@@ -99,6 +99,7 @@ std::vector<WorkerView> Core::workers() const {
     view.disk_used_bytes = worker.use.disk_bytes;
     view.named_used.assign(worker.use.named.begin(), worker.use.named.end());
     for (const GpuUse& gpu : worker.use.gpus) view.gpus.push_back({gpu.bytes, gpu.ranks});
+    if (worker.attached) view.measured = worker.measured;
     view.finished = worker.finished;
     view.last_seen = worker.last_seen;
     view.draining = worker.draining;

@@ -78,6 +78,8 @@ void Core::State::trust_again(Worker& worker) {
   end_aside(worker);
   worker.probation = false;
   worker.streak = 0;
+  for (auto& [uuid, health] : worker.gpu_health) end_gpu_aside(worker, uuid, health);
+  worker.gpu_health.clear();
   unindex(worker);  // it may take more than before, with the same cpus
   reindex(worker);
 }

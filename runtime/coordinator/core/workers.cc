@@ -54,6 +54,9 @@ void Core::State::on(const WorkerAttached& event) {
                      worker.info.room == bounded(event.info.room, 256);
   worker.info = event.info;
   bound_info(worker.info);
+  worker.measured = {};
+  for (auto& [uuid, health] : worker.gpu_health) health.said = false;
+  say_gpu_troubles(worker);
   if (!named) emit(WorkerSeen{worker.info.id, worker.info.name, worker.info.room});
   worker.session = event.session;
   worker.updates = 0;
@@ -141,6 +144,7 @@ void Core::State::on(const WorkerReported& event) {
     answer.acknowledged.push_back(report.key);
   }
   if (event.gpus) hear_gpus(worker, *event.gpus);
+  worker.measured = event.measured;
   for (const AttemptProgress& progress : event.progress) take_progress(worker, progress);
   worker.reported.insert(answer.acknowledged.begin(), answer.acknowledged.end());
   const std::vector<AttemptKey> holding = sorted(event.holding);
@@ -160,7 +164,9 @@ void Core::State::hear_gpus(Worker& worker, const std::vector<Gpu>& gpus) {
     for (Gpu& gpu : worker.info.gpus) gpu.trouble.clear();
   }
   bound_info(worker.info);
-  for (auto& [demand, queue] : queues) queue.impossible = false;
+  for (auto& [uuid, health] : worker.gpu_health) health.said = false;
+  say_gpu_troubles(worker);
+  for (auto& [demand, queue] : queues) queue.impossible = queue.nowhere = false;
   recount_use(worker);
   worker.excused = worker.excused || over(worker);
   unblock(worker);

@@ -22,7 +22,9 @@
 
 namespace pesc::coordinator {
 
-inline constexpr int kJournalSchema = 3;
+inline constexpr int kJournalSchema = 4;
+// Programs whose learned sizes are kept when their jobs are erased: those of the latest.
+inline constexpr uint32_t kMaxKeptPrograms = 5'000;
 
 struct JournalOptions {
   std::filesystem::path path;

@@ -1,5 +1,6 @@
 // What is wrong with a journal is named; what is intact is saved.
 #include <system_error>
+#include <utility>
 
 #include "rpc/log.h"
 #include "runtime/coordinator/shell/sqlite_journal.h"
@@ -29,6 +30,10 @@ void Damages::add(JobId job, std::string what) {
 void Damages::add(WorkerId worker) {
   workers_.insert(worker);
   name("the row of worker " + to_string(worker));
+}
+
+void Damages::add_programs() {
+  if (!std::exchange(programs_, true)) name("what was learned of programs");
 }
 
 void Damages::add_stray(JobId job, std::string what) {
@@ -63,6 +68,7 @@ absl::Status Damages::status(const std::filesystem::path& path, size_t all_jobs)
     lost += (lost.empty() ? "" : ", ") + count_of(workers_.size(), "worker") +
             " (which attach again by themselves)";
   }
+  if (programs_) lost += (lost.empty() ? "" : ", ") + std::string("what was learned of programs");
   const size_t others = all_jobs > jobs_.size() ? all_jobs - jobs_.size() : 0;
   return absl::DataLossError(
       "the journal " + path.string() +
@@ -123,6 +129,8 @@ absl::Status SqliteJournal::drop_rows(const Damages& damages) {
     for (const WorkerId worker : damages.workers()) {
       sql += "DELETE FROM workers WHERE id=" + std::to_string(int64_t(worker.value)) + ";";
     }
+    // All: where one is out of order, a look-up would miss others.
+    if (damages.programs()) sql += "DELETE FROM programs;";
     for (const Damages::Checkpoint& lost : damages.checkpoints()) {
       sql += "DELETE FROM checkpoints WHERE job=" + std::to_string(int64_t(lost.job.value)) +
              " AND rank=" + std::to_string(lost.rank) +
@@ -157,6 +165,7 @@ absl::Status SqliteJournal::copy_what_is_intact() {
     batch.clear();
   };
   (void)replay.workers(add);  // those that can be read; the others attach again
+  (void)replay.programs(add);
   for (const Replay::JobRow& row : jobs) {
     if (damages.jobs().contains(row.added.id)) continue;
     add(row.added);

@@ -61,6 +61,7 @@ absl::Status Replay::run(const Apply& apply) {
     return absl::OkStatus();
   }
   if (absl::Status status = workers(apply); !status.ok()) return status;
+  if (absl::Status status = programs(apply); !status.ok()) return status;
   absl::StatusOr<Statement> jobs = Statement::prepare(db_.get(), kJobs);
   if (!jobs.ok()) return jobs.status();
   while (true) {
@@ -119,6 +120,29 @@ absl::Status Replay::workers(const Apply& apply) {
     if (worker.draining || worker.paused) {
       apply(WorkerDraining{worker.seen.worker, worker.draining, worker.paused});
     }
+  }
+}
+
+// In the order in which they were written.
+absl::Status Replay::programs(const Apply& apply) {
+  absl::StatusOr<Statement> rows = Statement::prepare(
+      db_.get(), "SELECT seq,program,memory,gpu_memory,gpu_known,crc FROM programs ORDER BY seq");
+  if (!rows.ok()) return rows.status();
+  uint64_t before = 0;
+  while (true) {
+    absl::StatusOr<bool> row = rows->next();
+    if (!row.ok()) return row.status();
+    if (!*row) return absl::OkStatus();
+    const uint64_t seq = rows->u64(0);
+    ProgramLearned learned{blob_ref(rows->bytes(1), 0).digest, rows->u64(2), rows->u64(3),
+                           rows->integer(4) != 0};
+    if (seq <= before || program_crc(learned, seq) != uint32_t(rows->integer(5))) {
+      damages_.add_programs();
+      continue;
+    }
+    before = seq;
+    last_seq_ = std::max(last_seq_, seq);
+    apply(learned);
   }
 }
 
@@ -256,6 +280,7 @@ void Replay::scan_jobs(const char* sql, std::map<uint64_t, JobRow>& found) {
 
 std::vector<Replay::JobRow> Replay::survey() {
   if (!workers([](const Record&) {}).ok()) damages_.add_unreadable("some workers");
+  if (!programs([](const Record&) {}).ok()) damages_.add_unreadable("sizes of programs");
   // From both ends: a page in the middle that cannot be read ends a scan.
   std::map<uint64_t, JobRow> found;
   scan_jobs("SELECT id,seq,owner,spec,submitted,crc FROM jobs ORDER BY id", found);

@@ -188,6 +188,16 @@ uint32_t worker_crc(const StoredWorker& worker) {
   return bytes.crc();
 }
 
+std::string_view bytes_of(const Digest& digest) {
+  return {reinterpret_cast<const char*>(digest.bytes.data()), digest.bytes.size()};
+}
+
+uint32_t program_crc(const ProgramLearned& program, uint64_t seq) {
+  Bytes bytes;
+  bytes.number(seq).text(bytes_of(program.program)).number(program.memory_bytes);
+  return bytes.number(program.gpu_memory_bytes).number(program.gpu_known).crc();
+}
+
 uint32_t checkpoint_crc(const CheckpointKept& kept, std::string_view chunks, uint64_t seq) {
   Bytes bytes;
   bytes.number(kept.key.job.value).number(kept.key.rank).number(kept.key.attempt);

@@ -50,6 +50,9 @@ inline void set_orders(StoredWorker& worker, int64_t orders) {
 }
 uint32_t worker_crc(const StoredWorker& worker);
 
+uint32_t program_crc(const ProgramLearned& program, uint64_t seq);
+std::string_view bytes_of(const Digest& digest);
+
 uint32_t checkpoint_crc(const CheckpointKept& kept, std::string_view chunks, uint64_t seq);
 uint32_t drop_crc(const CheckpointsDropped& dropped, uint64_t seq);
 

@@ -53,6 +53,11 @@ ALTER TABLE attempts ADD COLUMN claim BLOB;
 ALTER TABLE attempts ADD COLUMN written INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN gpu_peak INTEGER NOT NULL DEFAULT 0;
 )sql",
+    R"sql(
+CREATE TABLE programs(
+  seq INTEGER PRIMARY KEY, program BLOB NOT NULL UNIQUE, memory INTEGER NOT NULL,
+  gpu_memory INTEGER NOT NULL, gpu_known INTEGER NOT NULL, crc INTEGER NOT NULL);
+)sql",
 };
 static_assert(std::size(kSteps) == kJournalSchema);
 

@@ -42,6 +42,12 @@ absl::Status SqliteJournal::prepare() {
       {&statements_.drop,
        "INSERT OR REPLACE INTO checkpoint_drops(job,rank,first,through,seq,crc) "
        "VALUES(?1,?2,?3,?4,?5,?6)"},
+      {&statements_.learn,
+       "INSERT OR REPLACE INTO programs(seq,program,memory,gpu_memory,gpu_known,crc) "
+       "VALUES(?1,?2,?3,?4,?5,?6)"},
+      {&statements_.forget_learned,
+       "DELETE FROM programs WHERE seq<=(SELECT seq FROM programs ORDER BY seq DESC LIMIT 1 "
+       "OFFSET ?1)"},
       {&statements_.mark_erased,
        "INSERT OR IGNORE INTO erased(job,spec) SELECT id,spec FROM jobs WHERE id=?1"},
       {&statements_.erase_job, "DELETE FROM jobs WHERE id=?1"},
@@ -234,6 +240,19 @@ absl::Status SqliteJournal::write(const CheckpointsDropped& record) {
   s.bind_u64(5, next_seq_);
   s.bind(6, drop_crc(record, next_seq_));
   return s.run();
+}
+
+absl::Status SqliteJournal::write(const ProgramLearned& record) {
+  Statement& s = statements_.learn;
+  s.bind_u64(1, next_seq_);
+  s.bind_bytes(2, bytes_of(record.program));
+  s.bind_u64(3, record.memory_bytes);
+  s.bind_u64(4, record.gpu_memory_bytes);
+  s.bind(5, record.gpu_known);
+  s.bind(6, program_crc(record, next_seq_));
+  if (absl::Status status = s.run(); !status.ok()) return status;
+  statements_.forget_learned.bind(1, kMaxKeptPrograms);
+  return statements_.forget_learned.run();
 }
 
 absl::Status SqliteJournal::event(JobId job, JobEventKind kind, const std::string& payload) {

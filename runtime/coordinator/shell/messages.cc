@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "protocol/codec.h"
+#include "runtime/coordinator/core/resources.h"
 
 namespace pesc::coordinator {
 namespace {
@@ -21,6 +22,18 @@ std::string signal_name(int signal) {
   const char* name = sigabbrev_np(signal);
   return name == nullptr ? std::to_string(signal)
                          : std::to_string(signal) + " (SIG" + std::string(name) + ")";
+}
+
+// What it was given beside cpus.
+void encode_claim(protocol::RankInfo::Builder out, const JobSpec& spec, const Claim& claim) {
+  out.setMemoryBytes(std::max(claim.memory_bytes, spec.resources.memory_bytes));
+  // Where nothing was stated or learned, its worker's memory is the limit.
+  const uint64_t limit = memory_limit(spec, claim, UINT64_MAX);
+  if (limit != UINT64_MAX) out.setMemoryLimitBytes(limit);
+  out.setGpuMemoryBytes(claim.gpu_memory_bytes);
+  if (claim.gpus.empty()) return;
+  auto gpus = out.initGpus(static_cast<unsigned>(claim.gpus.size()));
+  for (unsigned i = 0; i < gpus.size(); ++i) gpus.set(i, claim.gpus[i]);
 }
 
 }  // namespace
@@ -76,8 +89,8 @@ const AttemptRow* speaker(const RankRow& row, RankState state) {
   return row.latest ? &*row.latest : nullptr;
 }
 
-void encode_rank(protocol::RankInfo::Builder out, const RankRow& row, RankState state,
-                 uint32_t attempts, std::string_view worker_name) {
+void encode_rank(protocol::RankInfo::Builder out, const JobSpec& spec, const RankRow& row,
+                 RankState state, uint32_t attempts, std::string_view worker_name) {
   out.setRank(row.rank);
   out.setState(static_cast<uint8_t>(state));
   out.setAttempts(attempts);
@@ -85,6 +98,7 @@ void encode_rank(protocol::RankInfo::Builder out, const RankRow& row, RankState 
   if (attempt != nullptr) {
     out.setWorker(protocol::as_data(worker_name));
     protocol::encode(out.initOutcome(), attempt->outcome);
+    encode_claim(out, spec, attempt->claim);
   } else if (state == RankState::cancelled) {
     AttemptOutcome outcome;
     outcome.reason = EndReason::cancelled;
@@ -186,6 +200,12 @@ std::string failure_line(const AttemptOutcome& outcome) {
       break;
     case EndReason::build_failed:
       line = "the build of its program failed";
+      break;
+    case EndReason::gpu_memory_limit:
+      line = "it took more GPU memory than it had asked for";
+      break;
+    case EndReason::disk_limit:
+      line = "it took more disk than it had asked for";
       break;
     default:
       line = std::string(to_string(outcome.reason));

@@ -19,8 +19,8 @@ void encode_tally(protocol::Tally::Builder out, const JobTally& tally);
 std::string_view worker_state(const WorkerView& worker);
 
 // `state` and `attempts` are the core's word; the row is what the journal knows of the attempts.
-void encode_rank(protocol::RankInfo::Builder out, const RankRow& row, RankState state,
-                 uint32_t attempts, std::string_view worker_name);
+void encode_rank(protocol::RankInfo::Builder out, const JobSpec& spec, const RankRow& row,
+                 RankState state, uint32_t attempts, std::string_view worker_name);
 // The attempt that speaks for the rank: the one that decided it, or else the latest.
 const AttemptRow* speaker(const RankRow& row, RankState state);
 

@@ -24,6 +24,7 @@ class Damages {
  public:
   void add(JobId job, std::string what);  // the job cannot be restored without it
   void add(WorkerId worker);
+  void add_programs();  // what was learned of programs is lost, and nothing else
   // A checkpoint is lost alone: its rank begins from another one.
   void add_checkpoint(const AttemptKey& key, uint32_t number);
   // Rows under a job that there is not. Nothing but these rows goes with it.
@@ -38,6 +39,7 @@ class Damages {
   const std::set<JobId>& jobs() const { return jobs_; }
   const std::set<JobId>& strays() const { return strays_; }
   const std::set<WorkerId>& workers() const { return workers_; }
+  bool programs() const { return programs_; }
   const std::vector<Checkpoint>& checkpoints() const { return checkpoints_; }
   bool unreadable() const { return unreadable_; }
   bool none() const { return count_ == 0; }
@@ -52,6 +54,7 @@ class Damages {
   bool unreadable_ = false;
   std::set<JobId> jobs_, strays_;
   std::set<WorkerId> workers_;
+  bool programs_ = false;
   std::vector<Checkpoint> checkpoints_;
 };
 
@@ -67,6 +70,7 @@ class Replay {
   absl::Status prepare();
   absl::Status run(const Apply& apply);
   absl::Status workers(const Apply& apply);
+  absl::Status programs(const Apply& apply);
   absl::Status job(JobId job, const Apply& apply);
 
   struct JobRow {
@@ -131,6 +135,7 @@ class SqliteJournal final : public Journal {
     Statement begin, commit, rollback;
     Statement add_job, lease, end, end_unknown, find_attempt, event, find_worker, worker;
     Statement keep_checkpoint, collect_dropped, delete_dropped, drop;
+    Statement learn, forget_learned;
     Statement mark_erased, erase_job, erase_events, collect_erased, erase_checkpoints;
   };
 
@@ -165,6 +170,7 @@ class SqliteJournal final : public Journal {
   absl::Status write(const JobErased& record) { return erase(record.job); }
   absl::Status write(const WorkerSeen& record);
   absl::Status write(const WorkerDraining& record);
+  absl::Status write(const ProgramLearned& record);
   absl::Status write(const CheckpointKept& record);
   absl::Status write(const CheckpointsDropped& record);
   absl::Status write_worker(const StoredWorker& worker);

@@ -250,11 +250,13 @@ void UserSessionServer::encode_progress(const std::vector<RunningRank>& running,
 void UserSessionServer::encode_ranks(capnp::List<protocol::RankInfo>::Builder out, JobId id,
                                      const std::vector<RankRow>& rows) {
   const Core& core = service_->core();
+  const std::optional<JobView> job = core.job(id);
+  if (!job) return;  // removed meanwhile
   for (unsigned i = 0; i < rows.size(); ++i) {
     const RankRow& row = rows[i];
     const RankState state = core.rank_state(id, row.rank);
     const AttemptRow* attempt = speaker(row, state);
-    encode_rank(out[i], row, state, core.attempts(id, row.rank),
+    encode_rank(out[i], *job->spec, row, state, core.attempts(id, row.rank),
                 attempt == nullptr ? std::string_view() : service_->worker_name(attempt->worker));
   }
 }
@@ -422,6 +424,8 @@ kj::Promise<void> UserSessionServer::workers(WorkersContext context) {
     out[i].setCpusMilli(view.info.cpus_milli);
     out[i].setCpusUsedMilli(view.cpus_used_milli);
     out[i].setMemoryBytes(view.info.memory_bytes);
+    out[i].setMemoryMeasuredBytes(view.measured.memory_bytes);
+    out[i].setCpusMeasuredMilli(view.measured.cpus_milli);
     encode_resources(out[i], view);
     out[i].setRunning(view.leases);
     out[i].setFinished(view.finished);

@@ -169,6 +169,7 @@ void WorkerSessionServer::send(const SendUpdate& update) {
       leases[i].setLocalRank(grant.local_rank);
       leases[i].setLocalWorldSize(grant.local_world_size);
       leases[i].setMemoryLimitBytes(grant.memory_limit_bytes);
+      leases[i].setGpuMemoryLimitBytes(grant.gpu_memory_limit_bytes);
       if (!grant.gpus.empty()) {
         auto gpus = leases[i].initGpus(static_cast<unsigned>(grant.gpus.size()));
         for (unsigned g = 0; g < gpus.size(); ++g) gpus.set(g, grant.gpus[g]);
@@ -227,6 +228,7 @@ kj::Promise<void> WorkerSessionServer::take_report(ReportContext context) {
   event.unix_ms = unix_ms();
   event.busy = busy_text(params.getBusy());
   event.holding = value_or_throw(protocol::decode_list(params.getHolding(), kMaxHolding));
+  event.measured = {params.getMemoryMeasuredBytes(), params.getCpusMeasuredMilli()};
   if (params.getGpusChanged()) event.gpus = value_or_throw(protocol::decode(params.getGpus()));
   for (const auto finished : params.getFinished()) {
     event.finished.push_back(take_result(finished));
