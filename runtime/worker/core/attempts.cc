@@ -31,6 +31,12 @@ AttemptOutcome outcome_without_run(EndReason reason, std::string detail) {
 
 // The keeper saw a program die of the signal, or leave because of it; why it was sent is known
 // here. A program that succeeded before the signal reached it has succeeded.
+// What takes what others were promised ends at once.
+uint64_t grace_ms(const Attempt& attempt, EndReason reason) {
+  if (reason == EndReason::gpu_memory_limit || reason == EndReason::disk_limit) return 0;
+  return attempt.spec == nullptr ? 10'000 : attempt.spec->grace_ms;
+}
+
 void apply_stop(AttemptOutcome& outcome, EndReason stop) {
   if (outcome.reason == EndReason::signal || outcome.reason == EndReason::exit_code) {
     outcome.reason = stop;
@@ -42,7 +48,7 @@ void apply_stop(AttemptOutcome& outcome, EndReason stop) {
 void Core::State::on(const UpdateReceived& e, TimeMs) {
   last_update = std::max(last_update, e.number);
   for (const auto& lease : e.leases) add_lease(lease);
-  for (const auto& stop : e.stop) stop_attempt(stop);
+  for (const auto& stop : e.stop) stop_attempt(stop, stop.detail);
   for (const auto& order : e.start) start_held(order);
 }
 
@@ -133,8 +139,7 @@ void Core::State::stop_attempt(const UpdateReceived::Stop& stop, const std::stri
       if (bug == PlantedBug::ignore_stop) return;
       attempt->stop = stop.reason;
       attempt->stop_detail = detail;
-      out.actions.push_back(worker::Stop{
-          stop.key, stop.reason, attempt->spec == nullptr ? 10'000 : attempt->spec->grace_ms});
+      out.actions.push_back(worker::Stop{stop.key, stop.reason, grace_ms(*attempt, stop.reason)});
       break;
     case AttemptState::saving:
       stop_saving(stop.key, *attempt, stop.reason);

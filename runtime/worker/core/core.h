@@ -28,8 +28,9 @@ using TimeMs = int64_t;
 
 // What an attempt was given beside its cpus.
 struct Grant {
-  uint64_t memory_limit_bytes = 0;  // it is ended beyond; 0: none
-  std::vector<std::string> gpus;    // uuids: those and no others
+  uint64_t memory_limit_bytes = 0;      // it is ended beyond; 0: none
+  std::vector<std::string> gpus;        // uuids: those and no others
+  uint64_t gpu_memory_limit_bytes = 0;  // on each of them: it is ended beyond; 0: none
 };
 
 // The whole gang is ready.
@@ -72,6 +73,7 @@ struct UpdateReceived {
   struct Stop {
     AttemptKey key;
     EndReason reason = EndReason::revoked;
+    std::string detail = {};  // why, where the reason alone does not say it
   };
   std::vector<Stop> stop;
   std::vector<StartOrder> start;

@@ -17,15 +17,25 @@ constexpr uint64_t kNoiseBytes = 32ull << 20;
 
 int64_t ms_of(kj::TimePoint at) { return (at - kj::origin<kj::TimePoint>()) / kj::MILLISECONDS; }
 
-// Others' memory changes a little all the time: that is not worth a message to the coordinator.
+uint64_t distance(uint64_t a, uint64_t b) { return a > b ? a - b : b - a; }
+
+// Others' memory changes a little all the time: that is not worth a message to the coordinator. Nor
+// is what our ranks have: it goes with the next one.
 bool differ(const std::vector<Gpu>& told, const std::vector<Gpu>& now) {
   if (told.size() != now.size()) return true;
   for (size_t i = 0; i < told.size(); ++i) {
-    const uint64_t a = told[i].taken_bytes, b = now[i].taken_bytes;
-    if ((a > b ? a - b : b - a) > kNoiseBytes) return true;
+    if (distance(told[i].taken_bytes, now[i].taken_bytes) > kNoiseBytes) return true;
     Gpu same = now[i];
-    same.taken_bytes = a;
+    same.taken_bytes = told[i].taken_bytes;
+    same.ranks_bytes = told[i].ranks_bytes;
     if (!(told[i] == same)) return true;
+  }
+  return false;
+}
+
+bool ranks_differ(const std::vector<Gpu>& told, const std::vector<Gpu>& now) {
+  for (size_t i = 0; i < told.size() && i < now.size(); ++i) {
+    if (distance(told[i].ranks_bytes, now[i].ranks_bytes) > kNoiseBytes) return true;
   }
   return false;
 }
@@ -181,7 +191,7 @@ void GpuMonitor::take(GpuSnapshot snapshot) {
   }
   const bool changed = differ(told_, snapshot_.list()) || !known_;
   known_ = true;
-  if (changed) told_ = snapshot_.list();
+  if (changed || ranks_differ(told_, snapshot_.list())) told_ = snapshot_.list();
   fulfil(waiting_known_);
   fulfil(waiting_now_);
   if (on_sample_) on_sample_();

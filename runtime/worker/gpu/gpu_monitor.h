@@ -31,8 +31,8 @@ class GpuMonitor {
 
   const GpuSnapshot& snapshot() const { return snapshot_; }
   std::vector<Gpu> gpus() const { return snapshot_.list(); }
-  // As on_change() told them last: the same until it tells again. For messages: others' memory
-  // changes a little with each reading.
+  // As on_change() told them last, but for what ranks have of their memory, which changes without a
+  // word. For messages: others' memory changes a little with each reading.
   const std::vector<Gpu>& told() const { return told_; }
   const GpuUsage& usage() const { return usage_; }
 

@@ -284,6 +284,8 @@ void GpuTable::count_memory(Entry& entry, const GpuReading& reading,
       !sums.foreign_unknown && sums.ours == 0) {
     state.attempt_bytes[*here.begin()] = beyond;
   }
+  state.gpu.ranks_bytes = 0;
+  for (const auto& [key, bytes] : state.attempt_bytes) state.gpu.ranks_bytes += bytes;
 }
 
 GpuSnapshot GpuTable::update(const DriverReading& reading,
@@ -309,6 +311,7 @@ GpuSnapshot GpuTable::update(const DriverReading& reading,
     } else {
       entry->state.processes.clear();
       entry->state.attempt_bytes.clear();
+      entry->state.gpu.ranks_bytes = 0;
     }
   }
   // MIG devices come and go as the administrator wishes, and a whole GPU goes when it is cut up.
@@ -340,6 +343,7 @@ GpuSnapshot GpuTable::lost(const absl::Status& why) {
     entry.state.gpu.trouble = text;
     entry.state.processes.clear();
     entry.state.attempt_bytes.clear();
+    entry.state.gpu.ranks_bytes = 0;
   }
   GpuSnapshot snapshot = this->snapshot({});
   snapshot.trouble = text;

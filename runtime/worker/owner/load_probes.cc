@@ -48,6 +48,46 @@ uint64_t ticks_of(std::string_view stat) {
   return ticks;
 }
 
+// Of "SIZE RESIDENT SHARED …", in pages: without files, and without what it shares.
+uint64_t own_bytes_of(pid_t pid) {
+  char path[64];
+  std::snprintf(path, sizeof path, "/proc/%d/statm", pid);
+  const auto text = read_text(path);
+  if (!text) return 0;
+  std::string_view rest = *text;
+  next_word(rest);
+  const uint64_t resident = number_of(next_word(rest)).value_or(0);
+  const uint64_t shared = number_of(next_word(rest)).value_or(0);
+  static const auto kPage = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  return (resident - std::min(resident, shared)) * kPage;
+}
+
+template <typename Each>
+uint64_t walk_tree(pid_t root, size_t& looked_at, Each each) {
+  std::vector<pid_t> pids = {root};
+  uint64_t ticks = 0;
+  char path[64];
+  // Children of threads other than the first are missed where the keeper's tree has such: a
+  // program's threads that fork. Those count as others' until they are waited for.
+  for (size_t i = 0; i < pids.size() && pids.size() < kMostProcesses; ++i) {
+    std::snprintf(path, sizeof path, "/proc/%d/stat", pids[i]);
+    const auto stat = read_text(path);
+    if (!stat) continue;
+    each(pids[i]);
+    ticks += ticks_of(*stat);
+    std::snprintf(path, sizeof path, "/proc/%d/task/%d/children", pids[i], pids[i]);
+    const auto children = read_text(path);
+    if (!children) continue;
+    for (std::string_view rest = *children;;) {
+      const auto pid = number_of(next_word(rest));
+      if (!pid) break;
+      pids.push_back(static_cast<pid_t>(*pid));
+    }
+  }
+  looked_at = pids.size();
+  return ticks;
+}
+
 }  // namespace
 
 std::optional<CpuTicks> parse_cpu(std::string_view text) {
@@ -84,27 +124,19 @@ uint64_t own_cpu_ticks() {
   return stat ? ticks_of(*stat) : 0;
 }
 
+TreeUse tree_use(pid_t root) {
+  TreeUse use;
+  size_t looked_at = 0;
+  use.cpu_ticks = walk_tree(root, looked_at, [&](pid_t pid) {
+    if (pid != root) use.own_bytes += own_bytes_of(pid);
+  });
+  return use;
+}
+
 uint64_t tree_cpu_ticks(pid_t root, size_t* looked_at) {
-  std::vector<pid_t> pids = {root};
-  uint64_t ticks = 0;
-  char path[64];
-  // Children of threads other than the first are missed where the keeper's tree has such: a
-  // program's threads that fork. Those count as others' until they are waited for.
-  for (size_t i = 0; i < pids.size() && pids.size() < kMostProcesses; ++i) {
-    std::snprintf(path, sizeof path, "/proc/%d/stat", pids[i]);
-    const auto stat = read_text(path);
-    if (!stat) continue;
-    ticks += ticks_of(*stat);
-    std::snprintf(path, sizeof path, "/proc/%d/task/%d/children", pids[i], pids[i]);
-    const auto children = read_text(path);
-    if (!children) continue;
-    for (std::string_view rest = *children;;) {
-      const auto pid = number_of(next_word(rest));
-      if (!pid) break;
-      pids.push_back(static_cast<pid_t>(*pid));
-    }
-  }
-  if (looked_at != nullptr) *looked_at = pids.size();
+  size_t looked = 0;
+  const uint64_t ticks = walk_tree(root, looked, [](pid_t) {});
+  if (looked_at != nullptr) *looked_at = looked;
   return ticks;
 }
 

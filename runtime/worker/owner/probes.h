@@ -30,6 +30,11 @@ std::optional<double> parse_memory_percent(std::string_view proc_meminfo);  // i
 // ticks of /proc/stat. Grows as long as the tree's root lives. `looked_at`: processes.
 uint64_t tree_cpu_ticks(pid_t root, size_t* looked_at = nullptr);
 uint64_t own_cpu_ticks();  // of this process
+// The same, and the memory that the processes below the root have of their own now.
+struct TreeUse {
+  uint64_t cpu_ticks = 0, own_bytes = 0;
+};
+TreeUse tree_use(pid_t root);
 
 // Shares of the machine between two readings.
 class CpuProbe {

@@ -120,6 +120,7 @@ class Session::Sink final : public protocol::WorkerSink::Server {
     lease.local_rank = in.getLocalRank();
     lease.local_world_size = in.getLocalWorldSize();
     lease.grant.memory_limit_bytes = in.getMemoryLimitBytes();
+    lease.grant.gpu_memory_limit_bytes = in.getGpuMemoryLimitBytes();
     for (const auto gpu : in.getGpus()) lease.grant.gpus.emplace_back(gpu.cStr());
     return lease;
   }
@@ -288,6 +289,9 @@ kj::Promise<Session::Answer> Session::report(const std::vector<AttemptKey>& hold
     held[i].setMasterPort(ready[i].master_port);
   }
   request.setBusy(protocol::as_data(busy));
+  const Measured measured = delegate_.measured();
+  request.setMemoryMeasuredBytes(measured.memory_bytes);
+  request.setCpusMeasuredMilli(measured.cpus_milli);
   kj::Promise<capnp::Response<protocol::WorkerSession::ReportResults>> answer = request.send();
   return within(kAnswerLimitMs, kj::mv(answer), "report")
       .then(

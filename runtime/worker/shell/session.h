@@ -32,6 +32,12 @@ struct SelfDescription {
   NamedResources named;
 };
 
+// What its ranks use together.
+struct Measured {
+  uint64_t memory_bytes = 0;
+  uint32_t cpus_milli = 0;
+};
+
 struct LogChunk {
   std::string data;
   bool running = false;
@@ -43,6 +49,7 @@ class SessionDelegate {
   virtual std::vector<AttemptKey> holding() = 0;
   virtual std::vector<Gpu> gpus() = 0;  // as they are now
   virtual std::string busy() = 0;       // why the worker takes no new ranks; empty: it does
+  virtual Measured measured() = 0;      // a few seconds ago at most
   virtual void on_connected(uint64_t heartbeat_ms, protocol::Blobs::Client blobs) = 0;
   virtual void on_disconnected() = 0;
   virtual void on_update(UpdateReceived update) = 0;

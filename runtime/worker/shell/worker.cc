@@ -265,6 +265,7 @@ void WorkerShell::adopt(KeptAttempt kept) {
       boot_ms() - std::max<int64_t>(0, unix_ms.count() - kept.started_unix_ms);
   const bool marked = has_checkpoint_event(attempt->paths.events);
   adopt_gpus(*attempt, kept.pid);
+  if (kept.running) watch_disk(attempt);
   if (kept.running) watch_->add(kept.key, attempt->paths.events);
   AttemptOutcome outcome;
   outcome.started_unix_ms = kept.started_unix_ms;

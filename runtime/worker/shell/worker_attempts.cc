@@ -227,6 +227,7 @@ void WorkerShell::on_started(const AttemptKey& key, uint32_t pid, int64_t unix_m
   attempt->started_boot_ms = boot_ms();
   watch_->add(key, attempt->paths.events);
   watch_gpu_use(*attempt, pid);
+  watch_disk(attempt);
   push(Started{key, unix_ms});
   if (!attempt->placed.binds.empty() && !binds_done) {
     // The program sees empty files: what it does now is worth nothing. The next try has links.
@@ -275,7 +276,7 @@ void WorkerShell::on(Start& action) {
   place.temporary_dir = attempt->paths.temporary;
   place.events_file = attempt->paths.events;
   Command command = make_command(*attempt->spec, attempt->key, place, base_);
-  give_gpus(*attempt, std::move(action.grant.gpus), command.environment);
+  give_gpus(*attempt, std::move(action.grant), command.environment);
   LaunchRequest request;
   request.key = attempt->key;
   request.search_path = path_of(command, base_.path);
@@ -337,6 +338,7 @@ void WorkerShell::on_exited(KeptExit exit) {
   }
   watch_->remove(exit.key);
   attempt->running = false;
+  attempt->disk_watch = nullptr;
   attempt->ran_ms = exit.outcome.duration_ms;
   attempt->exit = std::move(exit);
   AttemptOutcome outcome = outcome_of(*attempt);

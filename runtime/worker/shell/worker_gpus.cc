@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <sstream>
 #include <utility>
@@ -16,6 +17,8 @@
 namespace pesc::worker {
 namespace {
 
+const std::string kLimitWord = "limit ";
+
 // For the next worker, which knows the process and not what it was given. Only a worker's crash
 // must not lose it: when the machine goes, the attempt does too.
 std::string gpus_file(const ShellAttempt& attempt) { return attempt.paths.root + "/gpus"; }
@@ -23,6 +26,7 @@ std::string gpus_file(const ShellAttempt& attempt) { return attempt.paths.root +
 void write_gpus(const ShellAttempt& attempt) {
   std::string text;
   for (const std::string& uuid : attempt.gpus) text += uuid + "\n";
+  text += kLimitWord + std::to_string(attempt.gpu_limit_bytes) + "\n";
   const std::string path = gpus_file(attempt);
   common::UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (file.get() >= 0 &&
@@ -33,15 +37,17 @@ void write_gpus(const ShellAttempt& attempt) {
                   std::strerror(errno));
 }
 
-std::vector<std::string> read_gpus(const ShellAttempt& attempt) {
-  std::vector<std::string> gpus;
+void read_gpus(ShellAttempt& attempt) {
+  attempt.gpus.clear();
   const absl::StatusOr<std::string> text = common::read_small_file(gpus_file(attempt));
-  if (!text.ok()) return gpus;  // it has none
+  if (!text.ok()) return;  // it has none
   std::istringstream lines(*text);
   for (std::string line; std::getline(lines, line);) {
-    if (is_gpu_uuid(line)) gpus.push_back(line);
+    if (is_gpu_uuid(line)) attempt.gpus.push_back(line);
+    if (line.starts_with(kLimitWord)) {
+      attempt.gpu_limit_bytes = std::strtoull(line.c_str() + kLimitWord.size(), nullptr, 10);
+    }
   }
-  return gpus;
 }
 
 }  // namespace
@@ -50,6 +56,7 @@ void WorkerShell::open_gpus() {
   if (!options_.gpus) return;
   gpus_ = std::make_unique<GpuMonitor>(loop_, *options_.gpus);
   gpus_->on_change([this] { push(ReportWanted{}); });
+  gpus_->on_sample([this] { look_at_gpus(); });
 }
 
 // The coordinator is told of the worker when it is known what it has; a driver that hangs is not
@@ -76,9 +83,10 @@ std::vector<Gpu> WorkerShell::gpus() { return offered_gpus(); }
 
 // Without a lease for one, a rank sees none: it would take what others have been promised. What the
 // job says of this variable is for nothing.
-void WorkerShell::give_gpus(ShellAttempt& attempt, std::vector<std::string> gpus,
+void WorkerShell::give_gpus(ShellAttempt& attempt, Grant grant,
                             std::vector<std::string>& environment) {
-  attempt.gpus = std::move(gpus);
+  attempt.gpus = std::move(grant.gpus);
+  attempt.gpu_limit_bytes = grant.gpu_memory_limit_bytes;
   if (!attempt.gpus.empty()) write_gpus(attempt);
   if (!gpus_) return;
   for (std::string& variable : gpu_environment(attempt.gpus)) {
@@ -95,7 +103,7 @@ void WorkerShell::watch_gpu_use(const ShellAttempt& attempt, uint32_t program) {
 }
 
 void WorkerShell::adopt_gpus(ShellAttempt& attempt, uint32_t program) {
-  attempt.gpus = read_gpus(attempt);
+  read_gpus(attempt);
   if (attempt.running) watch_gpu_use(attempt, program);
 }
 

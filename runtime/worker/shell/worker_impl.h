@@ -114,11 +114,15 @@ struct ShellAttempt {
   bool was_started = false;
   bool binds_failed = false;
   std::vector<std::string> gpus;  // UUIDs of those that it may use
-  Digest build;                   // of its program; zero: not known, or none
-  BuiltInputsPtr built;           // what it was given of that
-  CheckpointRef checkpoint;       // it begins from
-  bool restoring = false;         // that one is being brought: what fails is its fault
-  BlobRef saved_manifest;         // of what the coordinator has already
+  uint64_t gpu_limit_bytes = 0;   // on each of them; 0: none
+  bool over_limit = false;        // it is being ended for what it took
+  kj::Promise<void> disk_watch = nullptr;
+  int64_t disk_look_ms = 0;  // that the last look at its directories took
+  Digest build;              // of its program; zero: not known, or none
+  BuiltInputsPtr built;      // what it was given of that
+  CheckpointRef checkpoint;  // it begins from
+  bool restoring = false;    // that one is being brought: what fails is its fault
+  BlobRef saved_manifest;    // of what the coordinator has already
   int64_t started_boot_ms = 0;
   std::optional<int64_t> marked_boot_ms;  // when the program last said `checkpoint`
   uint64_t ran_ms = 0;                    // once it has ended
@@ -207,14 +211,14 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void on_verdict(const owner::Verdict& verdict);
   void pace(const AttemptKey& key);
   std::string busy() override { return core_->busy(); }
+  Measured measured() override;
   void on_pause(bool paused) override;
   std::vector<Gpu> offered_gpus() const;
 
   // ---- worker_gpus.cc
   void open_gpus();
   void start_session();
-  void give_gpus(ShellAttempt& attempt, std::vector<std::string> gpus,
-                 std::vector<std::string>& environment);
+  void give_gpus(ShellAttempt& attempt, Grant grant, std::vector<std::string>& environment);
   void watch_gpu_use(const ShellAttempt& attempt, uint32_t program);
   void adopt_gpus(ShellAttempt& attempt, uint32_t program);
   bool on_sick_gpu(const ShellAttempt& attempt) const;
@@ -242,6 +246,12 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   kj::Promise<LogChunk> read_build_log(const ShellAttempt& attempt, uint64_t offset,
                                        uint32_t max_bytes);
   ComputeCapability capability_of(const std::vector<std::string>& gpus) const;
+
+  // ---- worker_limits.cc
+  void watch_disk(const AttemptPtr& attempt);
+  void look_at_disk(const AttemptPtr& attempt);
+  void look_at_gpus();
+  void end_for(ShellAttempt& attempt, EndReason reason, std::string detail);
 
   // ---- worker_reports.cc
   void send(std::vector<AttemptKey> holding, uint64_t last_update,
@@ -274,6 +284,9 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::unique_ptr<owner::Monitor> monitor_;  // null: nobody else has this machine
   std::vector<std::string> full_gpus_;       // as the monitor said last
   std::unique_ptr<GpuMonitor> gpus_;         // null: no driver is asked
+  Measured measured_;
+  uint64_t measured_cpu_ticks_ = 0;  // of what lived then
+  int64_t measured_boot_ms_ = INT64_MIN;
   std::optional<protocol::Blobs::Client> blobs_;
   uint64_t session_number_ = 0;  // what an earlier session left under way is not listened to
   std::unique_ptr<QuietThread> quiet_;
