@@ -1,4 +1,4 @@
-// pesc jobs, status, why, stats, cancel, retry, rm.
+// pesc jobs, status, why, cancel, retry, rm.
 #include <fmt/format.h>
 
 #include <memory>
@@ -28,17 +28,6 @@ Json to_json(const JobStatus& s) {
           {"finished_unix_ms", s.finished_unix_ms},
           {"detail", s.detail},
           {"attempts_ended", s.tally.ended}};
-}
-
-Json to_json(const AttemptTally& t) {
-  return {{"ended", t.ended},
-          {"useful_seconds", t.useful_seconds},
-          {"redone_seconds", t.redone_seconds},
-          {"redone_share", redone_share(t)},
-          {"checkpoints", t.checkpoints},
-          {"second_attempts", t.second_attempts},
-          {"second_won", t.second_won},
-          {"gang_starts", t.gang_starts}};
 }
 
 // The commands about one job: connect, find it, do something.
@@ -123,37 +112,6 @@ int why(const Common& common, Client& client, const std::string& id) {
   return kSucceeded;
 }
 
-int stats(const Common& common, Client& client, const std::string& id) {
-  absl::StatusOr<JobHandle> job = client.attach(id);
-  if (!job.ok()) return fail(job.status());
-  absl::StatusOr<JobStatus> status = job->status();
-  if (!status.ok()) return fail(status.status());
-  absl::StatusOr<std::vector<RankResult>> ranks = job->ranks();
-  if (!ranks.ok()) return fail(ranks.status());
-  Statistics s = statistics_of(*status, *ranks, now_unix_ms());
-  if (common.json) {
-    Json workers = Json::object();
-    for (const auto& [worker, count] : s.ranks_per_worker) workers[worker] = count;
-    Json out = {{"id", id},
-                {"ranks", s.ranks},
-                {"seconds",
-                 {{"min", s.min_seconds},
-                  {"median", s.median_seconds},
-                  {"mean", s.mean_seconds},
-                  {"max", s.max_seconds}}},
-                {"ranks_per_worker", workers},
-                {"sequential_seconds", s.sequential_seconds},
-                {"elapsed_seconds", s.elapsed_seconds},
-                {"speed_up", s.speed_up},
-                {"attempts", to_json(status->tally)}};
-    fmt::print("{}\n", dump(out));
-    return kSucceeded;
-  }
-  for (const std::string& line : statistics_lines(s)) print_line(line);
-  for (const std::string& line : tally_lines(status->tally)) print_line(line);
-  return kSucceeded;
-}
-
 int cancel(const Common& common, Client& client, const std::string& id) {
   absl::StatusOr<JobHandle> job = client.attach(id);
   if (!job.ok()) return fail(job.status());
@@ -235,9 +193,7 @@ void add_job_commands(CLI::App& app, Common& common, Commands& commands) {
       app, common, commands, "why", "What each waiting or failed rank waits for or died of",
       Several::newest,
       [&common](Client& client, const std::string& id) { return why(common, client, id); });
-  add_job_command(
-      app, common, commands, "stats", "Durations, ranks per worker, speed-up", Several::newest,
-      [&common](Client& client, const std::string& id) { return stats(common, client, id); });
+  add_stats_command(app, common, commands);
   add_job_command(
       app, common, commands, "cancel", "Stop a job", Several::refuse,
       [&common](Client& client, const std::string& id) { return cancel(common, client, id); });

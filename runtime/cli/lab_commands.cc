@@ -51,17 +51,38 @@ Json gpus_json(const WorkerStatus& worker) {
                    {"taken_bytes", gpu.taken_bytes},
                    {"ranks", gpu.ranks},
                    {"shared", gpu.shared},
-                   {"trouble", gpu.trouble}});
+                   {"trouble", gpu.trouble},
+                   {"measured_bytes", gpu.measured_bytes}});
   }
   return out;
+}
+
+// What its ranks were given, what they take by its own measure, and what there is.
+void print_use(const WorkerStatus& worker) {
+  if (worker.running == 0) return;
+  std::string line =
+      fmt::format("  given: {:g} of {:g} cpus, {} of {} of memory", worker.cpus_used, worker.cpus,
+                  format_bytes(worker.memory_used_bytes), format_bytes(worker.memory_bytes));
+  if (worker.disk_used_bytes > 0) {
+    line += fmt::format(", {} of {} of disk", format_bytes(worker.disk_used_bytes),
+                        format_bytes(worker.disk_bytes));
+  }
+  if (worker.memory_measured_bytes > 0) {
+    line += fmt::format("; measured: {:.2g} cpus, {} of memory", worker.cpus_measured,
+                        format_bytes(worker.memory_measured_bytes));
+  }
+  print_line(line);
 }
 
 // Beside cpus: what few workers have.
 void print_scarce(const WorkerStatus& worker) {
   for (const GpuStatus& gpu : worker.gpus) {
-    std::string line = fmt::format("  {}: {}, {}, {} ({} for {})", gpu.uuid, gpu.name,
+    std::string line = fmt::format("  {}: {}, {}, {} ({} for {}", gpu.uuid, gpu.name,
                                    gpu.compute_capability, format_bytes(gpu.memory_bytes),
                                    format_bytes(gpu.used_bytes), count_ranks(gpu.ranks));
+    if (gpu.ranks > 0 && gpu.measured_bytes > 0)
+      line += ", measured " + format_bytes(gpu.measured_bytes);
+    line += ")";
     if (gpu.taken_bytes > 0) {
       line += fmt::format(", {} taken by others", format_bytes(gpu.taken_bytes));
     }
@@ -103,7 +124,9 @@ int workers(const Common& common) {
                      {"last_seen_unix_ms", w.last_seen_unix_ms},
                      {"software", w.software},
                      {"warnings", w.warnings},
-                     {"trouble", w.trouble}});
+                     {"trouble", w.trouble},
+                     {"cpus_measured", w.cpus_measured},
+                     {"memory_measured_bytes", w.memory_measured_bytes}});
     }
     fmt::print("{}\n", dump(out));
     return kSucceeded;
@@ -115,6 +138,7 @@ int workers(const Common& common) {
     print_line(fmt::format("{:16}  {:10}  {:8}  {:>11}  {:>10}  {:>7}  {:>9}  {}", w.name, w.room,
                            w.state, fmt::format("{:g} ({:g})", w.cpus, w.cpus_used),
                            format_bytes(w.memory_bytes), w.running, w.finished, w.address));
+    print_use(w);
     print_scarce(w);
     if (!w.trouble.empty()) print_line(fmt::format("  gets no work: {}", w.trouble));
     for (const std::string& warning : w.warnings) noted[warning].push_back(w.name);

@@ -46,6 +46,13 @@ expect 0 pesc workers
 prints 'GPU-large: Fake GPU, 8.6, 12 GiB (0 B for 0 ranks)'
 prints 'one rank at a time'
 
+# The table and the chart of the thesis: one at a time on the old ones, several on the large one.
+expect 0 pesc stats last --chart chart.svg
+prints 'three GPU-large'
+grep -qE '^one GPU-small-1 +[0-9]+ +1 ' "$WORK/out" || fail "GPU-small-1 had more than one at once"
+grep -qE '^two GPU-small-2 +[0-9]+ +1 ' "$WORK/out" || fail "GPU-small-2 had more than one at once"
+equal "$(grep -c '<title>rank' chart.svg)" 30 "bars in the chart"
+
 # What was learned holds for the next job of the same program; what says more than is there waits.
 expect 0 pesc run -n 4 --gpus 1 --gpu-memory 9G --min-compute-capability 8.0 --env PESC_FAKE_NVML \
   --inject env -o stated -- ./gpu_program --bytes 9G --seconds 0.1
