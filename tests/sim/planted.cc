@@ -78,6 +78,8 @@ const std::vector<Bug>& known_bugs() {
       // What is learned converges.
       {.name = "forget_peaks", .coordinator = C::forget_peaks},
       {.name = "estimates_grow", .coordinator = C::estimates_grow},
+      // Fair shares.
+      {.name = "one_user_first", .coordinator = C::one_user_first},
       // Checkpoints.
       {.name = "answer_without_saving", .host = HostBug::answer_without_saving},
       {.name = "lease_old_checkpoint", .host = HostBug::lease_old_checkpoint, .seeds = 1000},

@@ -18,7 +18,6 @@ bool asks_for_cpus_alone(const JobPlan& job) {
 }  // namespace
 
 Shares::Shares(const Scenario& scenario) : quiet_(scenario.shares_only) {
-  exact_ = false;  // until the core counts cpus, and not leases
   for (const WorkerPlan& worker : scenario.workers) {
     narrowest_worker_ =
         narrowest_worker_ == 0 ? worker.cpus_milli : std::min(narrowest_worker_, worker.cpus_milli);
