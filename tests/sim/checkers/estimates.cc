@@ -51,6 +51,7 @@ void Estimates::learn(Program& program, const AttemptOutcome& outcome) {
   program.gpu = std::max(program.gpu, outcome.peak_gpu_bytes);
   ++program.ends;
   program.gpu_ends += outcome.peak_gpu_bytes > 0;
+  program.gpu_measured = program.gpu_measured || outcome.peak_gpu_bytes > 0;
 }
 
 void Estimates::coordinator_started(const Ledger& ledger) {
@@ -106,8 +107,7 @@ std::string Estimates::check_lease(const Ledger& ledger, const co::AttemptLeased
 std::string Estimates::check_gpu(const Program& program, const JobSpec& spec,
                                  const co::AttemptLeased& r) const {
   if (spec.resources.gpu_memory_bytes > 0) return {};
-  if (program.gpu_ends == 0 && !r.claim.gpu_alone) {
-    // Another worker may have measured it before this coordinator has started.
+  if (!program.gpu_measured && !r.claim.gpu_alone) {
     return broken(r.key, "shares its GPU, and nobody knows what its program uses");
   }
   uint64_t all = UINT64_MAX;

@@ -30,6 +30,7 @@ class Estimates {
     // As measured: of those that came to their end.
     uint64_t memory = 0, gpu = 0;
     uint32_t ends = 0, gpu_ends = 0;
+    bool gpu_measured = false;  // in any life of the coordinator: it may be known still
   };
   std::string check_lease(const Ledger& ledger, const coordinator::AttemptLeased& r);
   std::string check_gpu(const Program& program, const JobSpec& spec,
