@@ -43,7 +43,7 @@ expect 2 pesc logs "$JOB" 4
 says "no rank 4"
 expect 2 pesc logs "$JOB" -1
 expect 0 pesc stats "$JOB" --json
-equal "$(json "$WORK/out" ranks)" 4
+prints "\"ranks\":4,"
 expect 0 pesc why "$JOB"
 prints "no rank of job $JOB waits or has failed"
 
