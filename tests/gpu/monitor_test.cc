@@ -97,6 +97,18 @@ TEST_F(Monitor, TellsChangesAndNotNoise) {
   EXPECT_EQ(changes_, 3);
 }
 
+TEST_F(Monitor, WhatRanksHaveGoesWithTheNextMessage) {
+  script_->say(driver_reading({gpu_reading(kOne)}));
+  auto gpus = monitor();
+  loop_.wait(gpus->start());
+  gpus->attempt_started(attempt_key(1), 100, {kOne});
+  const int told = changes_;
+  script_->say(driver_reading({gpu_reading(kOne, 12 * kGiB, 800 * kMiB, {{101, 800 * kMiB}})}));
+  loop_.wait(gpus->read_now());
+  EXPECT_EQ(gpus->told()[0].ranks_bytes, 800 * kMiB);
+  EXPECT_EQ(changes_, told) << "no message is sent for it alone";
+}
+
 TEST_F(Monitor, MeasuresAttempts) {
   script_->say(driver_reading({gpu_reading(kOne)}));
   auto gpus = monitor();
@@ -275,7 +287,9 @@ TEST_F(WithPrograms, MemoryOfRealProcessesIsSeen) {
   monitor_->attempt_started(attempt_key(1), static_cast<uint32_t>(ours.pid()), {"GPU-big"});
   EXPECT_EQ(with_processes("GPU-big", 1).attempt_bytes.at(attempt_key(1)), 1328 * kMiB);
   Program theirs("GPU-big", {"--bytes", "2G", "--until", gate_});
-  const GpuState& state = with_processes("GPU-big", 2);
+  with_processes("GPU-big", 2);
+  loop_.wait(monitor_->read_now());  // its memory may have been read before it was taken
+  const GpuState& state = *monitor_->snapshot().find("GPU-big");
   EXPECT_EQ(state.gpu.taken_bytes, 2 * kGiB);
   EXPECT_EQ(state.used_bytes, 3376 * kMiB);
   EXPECT_EQ(monitor_->attempt_ended(attempt_key(1)), 1328 * kMiB);

@@ -63,6 +63,7 @@ TEST_F(Table, MemoryIsWhoseProcessesItIs) {
   EXPECT_EQ(state.attempt_bytes.at(attempt_key(1)), 400 * kMiB);
   EXPECT_EQ(state.attempt_bytes.at(attempt_key(2)), 200 * kMiB);
   EXPECT_EQ(state.gpu.taken_bytes, 400 * kMiB);
+  EXPECT_EQ(state.gpu.ranks_bytes, 600 * kMiB);
   EXPECT_TRUE(state.gpu.reports_memory);
   EXPECT_EQ(state.processes[1], (GpuProcess{102, 300 * kMiB, attempt_key(1)}));
   EXPECT_EQ(state.processes[3], (GpuProcess{300, 400 * kMiB, std::nullopt}));

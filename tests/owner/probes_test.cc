@@ -1,10 +1,14 @@
 #include "runtime/worker/owner/probes.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <cstring>
 
 #include "tests/owner/fake_machine.h"
 
@@ -79,6 +83,33 @@ TEST(OwnerProbes, CountsWhatATreeOfProcessesHasUsed) {
   EXPECT_GT(tree_cpu_ticks(::getpid(), &looked_at), before);
   EXPECT_GE(looked_at, 1u);
   EXPECT_GT(own_cpu_ticks(), 0u);
+}
+
+// The child keeps 64 MiB of its own until its input ends.
+TEST(OwnerProbes, MeasuresTheMemoryOfATreeOfProcesses) {
+  int input[2], output[2];
+  ASSERT_EQ(::pipe2(input, O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(output, O_CLOEXEC), 0);
+  const uint64_t before = tree_use(::getpid()).own_bytes;
+  const pid_t pid = ::fork();
+  ASSERT_GE(pid, 0);
+  if (pid == 0) {
+    constexpr size_t kBytes = 64 << 20;
+    void* const memory =
+        ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory != MAP_FAILED) ::memset(memory, 1, kBytes);
+    ::close(input[1]);
+    char byte = memory == MAP_FAILED ? 'x' : '.';
+    (void)!::write(output[1], &byte, 1);
+    (void)!::read(input[0], &byte, 1);
+    ::_exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(output[0], &byte, 1), 1);
+  EXPECT_EQ(byte, '.');
+  EXPECT_GE(tree_use(::getpid()).own_bytes, before + (64u << 20));
+  for (const int fd : {input[0], input[1], output[0], output[1]}) ::close(fd);
+  EXPECT_EQ(::waitpid(pid, nullptr, 0), pid);
 }
 
 // ---- people -------------------------------------------------------------------------------------

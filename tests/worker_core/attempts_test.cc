@@ -171,6 +171,26 @@ TEST(WorkerAttempts, ARunningOneIsStoppedOnceWithItsGrace) {
   EXPECT_EQ(m.reported()[0].outcome.output, blob_of(100));
 }
 
+// What it takes was promised to others.
+TEST(WorkerAttempts, OneThatIsOverItsLimitEndsAtOnceAndSaysWhy) {
+  for (const EndReason reason : {EndReason::gpu_memory_limit, EndReason::disk_limit}) {
+    Machine m;
+    m(Connected{});
+    m.run(key_of(0));
+    UpdateReceived update;
+    update.stop.push_back({key_of(0), reason, "it took 3 GiB"});
+    m(update);
+    ASSERT_EQ(m.got<Stop>().size(), 1u);
+    EXPECT_EQ(m.got<Stop>()[0].grace_ms, 0u);
+    m(Exited{key_of(0), outcome_of(EndReason::signal)});
+    m(Packed{key_of(0), blob_of(100), {}});
+    ASSERT_EQ(m.reported().size(), 1u);
+    EXPECT_EQ(m.reported()[0].outcome.reason, reason);
+    EXPECT_EQ(m.reported()[0].outcome.detail, "it took 3 GiB");
+    EXPECT_EQ(m.reported()[0].outcome.output, blob_of(100)) << "what it left is its user's";
+  }
+}
+
 TEST(WorkerAttempts, WhatARevokedOneLeftIsNotWanted) {
   Machine m;
   m(Connected{});
