@@ -151,6 +151,20 @@ TEST(Shares, WhatIsKeptFreeIsGivenBackWhenItsWorkerOrItsJobGoes) {
   EXPECT_THAT(h.held(2), SizeIs(2)) << "no worker that is left could run ada's";
 }
 
+TEST(Shares, WhatIsKeptFreeIsGivenByWhatIsKnownByThen) {
+  Harness h;
+  h.submit(2, wide(100, 1000), "bob").IgnoreError();
+  h.attach(1, worker_info(1, 4));
+  h.submit(1, wide(5, 4000), "ada").IgnoreError();
+  AttemptOutcome outcome = outcome_of(EndReason::succeeded);
+  outcome.max_rss_bytes = 1ull << 30;  // of ada's program too
+  for (const AttemptKey& each : h.held(1)) h.end(1, each, outcome);
+  const std::vector<AttemptLeased> leased = h.records<AttemptLeased>();
+  ASSERT_THAT(leased, SizeIs(1));
+  EXPECT_EQ(leased[0].key.job, job_id(1));
+  EXPECT_GT(leased[0].claim.memory_bytes, 1ull << 30);
+}
+
 TEST(Shares, CountWhatRunsAfterARestart) {
   Harness h;
   h.submit(2, wide(100, 1000), "bob").IgnoreError();

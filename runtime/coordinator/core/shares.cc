@@ -62,6 +62,7 @@ bool Core::State::reserve_for_owed(const DemandQueue& next) {
 // On the worker that has most of it free already. As much as would make the two equal, but no more
 // than that one worker has, and for one rank at least.
 bool Core::State::reserve_ranks(Job& job, uint64_t cpus_milli) {
+  if (job.learned->version != job.need_version) requeue(job);  // its program is known better now
   const Demand& demand = job.queue->demand;
   Worker* chosen = nullptr;
   for (auto& [id, worker] : workers) {
