@@ -34,7 +34,9 @@ Estimates::Estimates(const Scenario& scenario) {
     program.peak_memory = std::max(program.peak_memory, job.peak_memory);
     program.peak_gpu = std::max(program.peak_gpu, job.peak_gpu);
     program.stable = program.stable && job.least_peak >= kStablePeaks;
-    if (job.spec->resources.gpus_milli > 0 && job.least_peak < kStablePeaks) {
+    const Resources& asked = job.spec->resources;
+    const bool states_less = asked.gpu_memory_bytes > 0 && asked.gpu_memory_bytes < job.peak_gpu;
+    if (asked.gpus_milli > 0 && (job.least_peak < kStablePeaks || states_less)) {
       gpus_are_quiet_ = false;
     }
   }
