@@ -78,6 +78,24 @@ TEST(LastOfItsRoom, IsNotSetAsideForWorkersOfOthers) {
   }
 }
 
+TEST(LastOfItsSize, IsNotSetAsideForSmallerOnes) {
+  Harness h;
+  h.attach(1, worker_info(1, 2));
+  h.attach(2, worker_info(2, 2));
+  h.attach(3, worker_info(3, 1));
+  JobSpec spec = spec_of(100);
+  spec.resources.cpus_milli = 2000;
+  spec.max_failures = kNoMaxFailures;
+  h.submit(1, spec).IgnoreError();
+  h.end(1, h.held(1).at(0), EndReason::succeeded, 30'000);
+  h.detach(1);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_THAT(h.held(2), SizeIs(1)) << "after " << i;
+    h.end(2, h.held(2).at(0), EndReason::exit_code, 50);
+    EXPECT_EQ(worker(h, 2).trouble, "");
+  }
+}
+
 // One job's bad data must not take worker after worker away from the others, nor run everything
 // twice.
 TEST(OwnFault, OfTwoRanksIsEnough) {

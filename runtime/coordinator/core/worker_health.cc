@@ -162,10 +162,12 @@ bool Core::State::runs_elsewhere(const Job& job, WorkerId worker, TimeMs since) 
 // Another one takes work of that kind and has no such failures: without one the fault is rather the
 // job's, and nobody would be left to show whose it is, or to run the job.
 bool Core::State::another_is_well(WorkerId id, const Job& job) const {
+  const Need need = need_of(job);
   return std::any_of(workers.begin(), workers.end(), [&](const auto& entry) {
     const Worker& other = entry.second;
     return entry.first != id && other.takes_leases() && other.streak == 0 &&
-           (job.spec->room.empty() || job.spec->room == other.info.room);
+           (job.spec->room.empty() || job.spec->room == other.info.room) &&
+           other.info.cpus_milli >= need.cpus_milli && could_hold(other, need);
   });
 }
 
