@@ -193,7 +193,7 @@ TEST_F(Checkpoints, WhatALostKeepersRankDidSinceItsLastOneIsDoneAgain) {
 TEST_F(Checkpoints, OneThatWaitedForACpuThereHadDoneNothing) {
   h.attach(1, worker_info(1, 1));
   h.submit(1, retried(9)).IgnoreError();
-  h.end(1, key(1, 0), EndReason::succeeded, 10);
+  h.end(1, key(1, 0), EndReason::succeeded, 200);
   ASSERT_THAT(h.held(1), ElementsAre(key(1, 1), key(1, 2)));
   h.now += 4'000;
   h.end(1, key(1, 2), EndReason::worker_lost, 0);

@@ -264,7 +264,7 @@ TEST(Counts, WhatIsLeasedAheadWaits) {
   Harness h;
   h.attach(1, worker_info(1, 4));
   h.submit(1, spec_of(100)).IgnoreError();
-  h.end(1, key(1, 0), EndReason::succeeded, 10);
+  h.end(1, key(1, 0), EndReason::succeeded, 200);
   EXPECT_THAT(h.held(1), SizeIs(8));
   EXPECT_EQ(h.view(1).counts.running, 4u);
   EXPECT_EQ(h.view(1).counts.waiting, 95u);

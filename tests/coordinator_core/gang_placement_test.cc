@@ -167,12 +167,12 @@ TEST(GangPlacement, NothingIsLeasedAheadOnReservedWorkers) {
   Harness h;
   h.attach(1, worker_info(1, 2));
   h.submit(1, spec_of(1000)).IgnoreError();
-  h.end(1, h.held(1).at(0), EndReason::succeeded, 10);
+  h.end(1, h.held(1).at(0), EndReason::succeeded, 200);
   ASSERT_THAT(h.held(1), SizeIs(4)) << "short ranks are leased ahead";
   h.submit(2, gang_of(2), "bob").IgnoreError();
-  for (int i = 0; i < 3; ++i) h.end(1, h.held(1).at(0), EndReason::succeeded, 10);
+  for (int i = 0; i < 3; ++i) h.end(1, h.held(1).at(0), EndReason::succeeded, 200);
   EXPECT_EQ(h.leased(2), 0u);
-  h.end(1, h.held(1).at(0), EndReason::succeeded, 10);
+  h.end(1, h.held(1).at(0), EndReason::succeeded, 200);
   EXPECT_EQ(h.leased(2), 2u);
 }
 
@@ -220,7 +220,7 @@ TEST(GangPlacement, AStreamOfSmallRanksStarvesNoGang) {
     h.submit(2, gang_of(gang), pick(2) == 0 ? "stream" : "bob").IgnoreError();
     uint64_t id = 2;
     uint32_t ends = 0, cuts = 0;
-    while (h.leased(2) == 0 && ends < 80) {
+    while (h.leased(2) == 0 && ends < 80 + 32 * cpus) {
       if (pick(3) == 0) {
         ++id;
         h.submit(id, spec_of(1 + pick(5)), "new" + std::to_string(id)).IgnoreError();

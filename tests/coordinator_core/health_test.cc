@@ -233,7 +233,7 @@ TEST_F(BlackHole, IsTriedAgainWithOneAttemptAtATimeAndLongerEachTime) {
 
 TEST_F(BlackHole, WhatWaitsThereAheadOfTimeIsTakenBack) {
   for (int i = 0; i < 3; ++i) h.end(1, h.held(1).at(0), EndReason::succeeded, 10);
-  pass(5'000);
+  pass(500);
   while (h.held(2).size() < 2) h.end(1, h.held(1).at(0), EndReason::succeeded, 10);
   std::vector<StopRequest> stops;
   while (stops.empty()) {

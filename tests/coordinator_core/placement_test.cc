@@ -141,7 +141,7 @@ TEST(Prefetch, OnlyWhenRanksAreKnownToBeShort) {
   h.attach(1, worker_info(1, 2, kGiB));
   h.submit(1, sized(100, 1000, kGiB / 3)).IgnoreError();
   EXPECT_THAT(h.held(1), SizeIs(2));
-  h.end(1, key(1, 0), EndReason::succeeded, 10);
+  h.end(1, key(1, 0), EndReason::succeeded, 200);
   EXPECT_THAT(h.held(1), SizeIs(3)) << "one ahead, then the memory is used up";
   h.submit(2, spec_of(100)).IgnoreError();
   EXPECT_THAT(h.held(1), SizeIs(3)) << "nothing is known of this one";
@@ -152,7 +152,7 @@ TEST(Prefetch, AtMostAsManyMoreAsThereAreSlots) {
   Harness h;
   h.attach(1, worker_info(1, 4));
   h.submit(1, spec_of(100)).IgnoreError();
-  h.end(1, key(1, 0), EndReason::succeeded, 10);
+  h.end(1, key(1, 0), EndReason::succeeded, 200);
   EXPECT_THAT(h.held(1), SizeIs(8));
   EXPECT_EQ(h.core->workers().at(0).cpus_used_milli, 4000u);
   // A long rank raises the mean: the slots are kept filled, no more.
@@ -164,7 +164,7 @@ TEST(Prefetch, PrefersWhatIsReallyFree) {
   Harness h;
   h.attach(1, worker_info(1, 16));
   h.submit(1, spec_of(100)).IgnoreError();
-  h.end(1, key(1, 0), EndReason::succeeded, 10);
+  h.end(1, key(1, 0), EndReason::succeeded, 200);
   ASSERT_THAT(h.held(1), SizeIs(32));
   h.attach(2, worker_info(2, 2));
   EXPECT_THAT(h.held(2), SizeIs(4));

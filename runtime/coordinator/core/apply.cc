@@ -380,6 +380,10 @@ void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec
     lease.ahead = worker.next_ahead++;
     worker.ahead.emplace(lease.ahead, key);
     worker.ahead_milli += lease.cpus_milli;
+    if (worker.ahead_at == kNever) {
+      worker.last_end = now;
+      watch_ahead(worker, now + TimeMs(config.prefetch_patience_ms));
+    }
   }
   worker.leases.insert_or_assign(key, lease);
   reindex(worker);
@@ -390,6 +394,7 @@ void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
   if (it == worker.leases.end()) return;
   const Lease lease = it->second;
   worker.leases.erase(it);
+  if (lease.ahead == 0) worker.last_end = now;
   const Resources& asked = jobs.at(key.job).spec->resources;
   drop_use(worker.capacity(), worker.use, lease.claim, asked);
   note_ending(worker, key, lease, asked);
@@ -402,8 +407,8 @@ void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
     use_cpus(key, -int64_t(lease.cpus_milli));
     promote(worker);
   }
-  if (worker.excused && worker.used_milli <= worker.info.cpus_milli && worker.spare_milli() >= 0 &&
-      !is_over(worker.capacity(), worker.use)) {
+  if (worker.excused && worker.used_milli <= worker.info.cpus_milli &&
+      worker.spare_milli(config.prefetch_most) >= 0 && !is_over(worker.capacity(), worker.use)) {
     worker.excused = false;
   }
   reindex(worker);

@@ -45,6 +45,7 @@ Step Core::State::step(const Event& event, TimeMs at) {
   release_backoffs();
   release_asides();
   release_gpu_asides();
+  take_back_aheads();
   place();
   try_seconds();
   flush();
@@ -103,6 +104,7 @@ std::optional<TimeMs> Core::State::next_deadline() const {
   }
   if (!asides.empty()) next = std::min(next, asides.begin()->first);
   if (!gpu_asides.empty()) next = std::min(next, std::get<TimeMs>(*gpu_asides.begin()));
+  if (!aheads.empty()) next = std::min(next, aheads.begin()->first);
   if (next == kNever) return std::nullopt;
   return next;
 }

@@ -31,8 +31,14 @@ struct CoreConfig {
   uint64_t backoff_max_ms = 60'000;        // …up to this
   uint32_t max_placements_per_step = 512;  // the rest follows at once, in the next step
   // Ranks shorter than this are leased ahead, one more per slot, so that a slot never waits for a
-  // round trip.
+  // round trip; more of them when they are shorter still, so that a commit takes many: for about
+  // prefetch_for_ms, and at most prefetch_most per slot.
   uint64_t prefetch_below_ms = 500;
+  uint64_t prefetch_for_ms = 100;
+  uint32_t prefetch_most = 32;
+  // What was leased ahead and still waits when nothing has ended there for this long goes to
+  // another worker that has room.
+  uint64_t prefetch_patience_ms = 1'000;
   // A job is stopped early when this many first attempts have failed within a second of their
   // start and their standard error named an argument that PESC added, and none succeeded.
   uint32_t refused_arguments_limit = 3;

@@ -235,7 +235,7 @@ std::string Core::State::check_reservation() const {
     const Worker& worker = workers.at(*reservation.workers.begin());
     const Need& need = reservation.job->queue->demand.need;
     const bool fits = worker.takes_leases() && free_for(worker) >= int64_t(need.cpus_milli) &&
-                      worker.spare_milli() >= int64_t(need.cpus_milli) && need.gpus == 0 &&
+                      worker.has_spare(reservation.job->queue->demand) && need.gpus == 0 &&
                       claim(worker.capacity(), worker.use, need, 0);
     return fits && !reservation.due && !placement_due ? "who has a reservation would fit, and waits"
                                                       : "";

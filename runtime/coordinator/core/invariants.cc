@@ -99,7 +99,7 @@ std::string Core::State::check_checkpoints(const Job& job, uint32_t number,
 
 // What has a time at which something is done is in the set of such times, and nothing else is.
 std::string Core::State::check_times() const {
-  size_t limited = 0, watched = 0, aside = 0, awaited = 0, gpus_aside = 0;
+  size_t limited = 0, watched = 0, aside = 0, awaited = 0, gpus_aside = 0, looked_at = 0;
   std::map<JobId, uint32_t> ahead;
   for (const auto& [id, worker] : workers) {
     aside += worker.set_aside();
@@ -113,6 +113,11 @@ std::string Core::State::check_times() const {
       }
     }
     for (const auto& [place, key] : worker.ahead) ++ahead[key.job];
+    looked_at += worker.ahead_at != kNever;
+    if (worker.ahead_at == kNever ? !worker.ahead.empty()
+                                  : aheads.count({worker.ahead_at, id}) == 0) {
+      return "what worker " + to_string(id) + " has ahead is never looked at";
+    }
   }
   for (const auto& [id, job] : jobs) {
     const auto leased = ahead.find(id);
@@ -131,7 +136,7 @@ std::string Core::State::check_times() const {
     if (job.tally.second_won > job.tally.second_attempts) return to_string(id) + ": tally";
   }
   if (limited != limits.size() || watched != tails.size() || aside != asides.size() ||
-      awaited != verdicts.size() || gpus_aside != gpu_asides.size()) {
+      awaited != verdicts.size() || gpus_aside != gpu_asides.size() || looked_at != aheads.size()) {
     return "a time is kept of what is gone";
   }
   return "";
@@ -174,13 +179,18 @@ std::string Core::State::check_worker(const Worker& worker) const {
   }
   if (!worker.excused) {
     if (used > worker.info.cpus_milli) return "was given more cpus than it has";
-    if (worker.spare_milli() < 0) return "was given more ahead than it has cpus";
+    if (worker.spare_milli(config.prefetch_most) < 0) return "was given too much ahead";
     if (std::string wrong = check_use(worker.capacity(), use); !wrong.empty()) return wrong;
   }
   if (worker.indexed != worker.takes_leases()) return "indexed wrongly";
   if (worker.indexed &&
-      (worker.indexed_free != unreserved(worker) || worker.indexed_spare != worker.spare_milli())) {
+      (worker.indexed_free != unreserved(worker) || worker.indexed_load != worker.ahead_load())) {
     return "its free capacity differs from the index's";
+  }
+  const auto all = rooms.find("");
+  if (worker.in_load_index !=
+      (all != rooms.end() && all->second.by_load.contains({worker.indexed_load, worker.info.id}))) {
+    return "is in the index of loads, or not";
   }
   const bool armed = worker.deadline != kNever;
   if (armed != (deadlines.count({worker.deadline, worker.info.id}) > 0)) return "armed wrongly";

@@ -115,22 +115,20 @@ DemandQueue* Core::State::next_queue() {
 Worker* Core::State::choose_worker(const Demand& demand, WorkerId avoid) {
   auto room = rooms.find(demand.room);
   if (room == rooms.end()) return nullptr;
-  Worker* worker = choose_from(room->second.by_free, demand, avoid, false);
-  if (worker != nullptr || !demand.ahead) return worker;
-  return choose_from(room->second.by_spare, demand, avoid, true);
+  Worker* worker = choose_free(room->second, demand, avoid);
+  if (worker != nullptr || demand.ahead == 0) return worker;
+  return choose_ahead(room->second, demand, avoid);
 }
 
-Worker* Core::State::choose_from(const std::set<std::pair<int64_t, WorkerId>>& index,
-                                 const Demand& demand, WorkerId avoid, bool ahead) {
+Worker* Core::State::choose_free(const RoomIndex& room, const Demand& demand, WorkerId avoid) {
   Worker* second_choice = nullptr;
-  for (const auto& [negated_room, id] : index) {
-    if (-negated_room < int64_t(demand.need.cpus_milli)) break;
+  for (const auto& [negated_free, id] : room.by_free) {
+    if (-negated_free < int64_t(demand.need.cpus_milli)) break;
     Worker& worker = workers.at(id);
     // A rank larger than its whole worker would wait there for ever.
     if (demand.need.cpus_milli > worker.info.cpus_milli) continue;
-    if (ahead && worker.reserved_milli > 0) continue;
     // Wide ranks that wait there ahead of time leave cpus free that are not to be had.
-    if (worker.spare_milli() < int64_t(demand.need.cpus_milli)) continue;
+    if (!worker.has_spare(demand)) continue;
     if (!worker.claim_for(demand.need)) continue;
     if (id != avoid) return &worker;
     second_choice = &worker;
@@ -143,8 +141,7 @@ bool Core::State::has_room(const Worker& worker, const Demand& demand) const {
   const int64_t cpus = demand.need.cpus_milli;
   if (cpus > worker.info.cpus_milli) return false;
   if (demand.gang > 0) return true;  // some of it, perhaps all
-  return worker.spare_milli() >= cpus &&
-         ((demand.ahead && worker.reserved_milli == 0) || unreserved(worker) >= cpus) &&
+  return worker.has_spare(demand) && (may_go_ahead(worker, demand) || unreserved(worker) >= cpus) &&
          worker.claim_for(demand.need).has_value();
 }
 
@@ -235,17 +232,13 @@ void Core::State::keep_learned(const Job& job) {
   emit(ProgramLearned{key, sizes.memory_bytes, sizes.gpu_memory_bytes, sizes.gpu_known});
 }
 
-bool Core::State::is_short(const Job& job) const {
-  return job.measured > 0 && job.measured_ms < config.prefetch_below_ms * job.measured;
-}
-
 // Puts the job where it belongs after any change of its ranks.
 void Core::State::requeue(Job& job) {
   if (restoring) return;
   watch_tail(job);
   if (!job.placeable()) return dequeue(job);
   // What has a GPU is not worth waiting for ahead of time.
-  const bool ahead = !job.gang && job.spec->resources.gpus_milli == 0 && is_short(job);
+  const uint32_t ahead = job.gang || job.spec->resources.gpus_milli != 0 ? 0 : times_ahead(job);
   const bool known =
       job.need_version == job.learned->version && job.spec->resources.gpus_milli == 0;
   if (job.queue != nullptr && job.queue->demand.ahead == ahead && known) return;
@@ -282,20 +275,26 @@ void Core::State::dequeue(Job& job) {
 void Core::State::reindex(Worker& worker) {
   if (restoring) return;
   if (!worker.takes_leases()) return unindex(worker);
-  const int64_t free = unreserved(worker), spare = worker.spare_milli();
+  const int64_t free = unreserved(worker), load = worker.ahead_load();
   const bool back = !worker.indexed;
-  const bool grew = back || free > worker.indexed_free || spare > worker.indexed_spare;
-  if (!worker.indexed || free != worker.indexed_free || spare != worker.indexed_spare) {
+  const bool moves = !worker.in_load_index && !is_stuck(worker);  // something has ended there
+  const bool grew = back || moves || free > worker.indexed_free || load < worker.indexed_load;
+  if (back || moves || free != worker.indexed_free || load != worker.indexed_load) {
     leave_index(worker);
     worker.indexed = true;
     worker.indexed_free = free;
-    worker.indexed_spare = spare;
+    worker.indexed_load = load;
     worker.indexed_room = worker.info.room;
     rooms[""].by_free.insert({-free, worker.info.id});
-    rooms[""].by_spare.insert({-spare, worker.info.id});
     if (!worker.indexed_room.empty()) {
       rooms[worker.indexed_room].by_free.insert({-free, worker.info.id});
-      rooms[worker.indexed_room].by_spare.insert({-spare, worker.info.id});
+    }
+    worker.in_load_index = !is_stuck(worker);
+    if (worker.in_load_index) {
+      rooms[""].by_load.insert({load, worker.info.id});
+      if (!worker.indexed_room.empty()) {
+        rooms[worker.indexed_room].by_load.insert({load, worker.info.id});
+      }
     }
   }
   if (back) {
@@ -316,15 +315,22 @@ void Core::State::unindex(Worker& worker) {
 
 void Core::State::leave_index(Worker& worker) {
   if (!worker.indexed) return;
+  leave_load_index(worker);
   worker.indexed = false;
   const auto remove = [&](const std::string& name) {
     auto room = rooms.find(name);
     room->second.by_free.erase({-worker.indexed_free, worker.info.id});
-    room->second.by_spare.erase({-worker.indexed_spare, worker.info.id});
     if (room->second.by_free.empty()) rooms.erase(room);
   };
   remove("");
   if (!worker.indexed_room.empty()) remove(worker.indexed_room);
+}
+
+void Core::State::leave_load_index(Worker& worker) {
+  if (!std::exchange(worker.in_load_index, false)) return;
+  rooms.at("").by_load.erase({worker.indexed_load, worker.info.id});
+  if (worker.indexed_room.empty()) return;
+  rooms.at(worker.indexed_room).by_load.erase({worker.indexed_load, worker.info.id});
 }
 
 void Core::State::unblock(const Worker& worker) {

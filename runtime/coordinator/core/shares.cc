@@ -110,7 +110,7 @@ bool Core::State::place_owed(uint32_t& budget) {
   const std::string owner = job.owner;
   const int64_t cpus = need.cpus_milli;
   bool placed = false;
-  while (budget > 0 && free_for(worker) >= cpus && worker.spare_milli() >= cpus &&
+  while (budget > 0 && free_for(worker) >= cpus && worker.has_spare(job.queue->demand) &&
          worker.takes_leases() && claim(worker.capacity(), worker.use, need, 0)) {
     if (another_comes_first(job, worker)) {
       release_reservation();

@@ -5,6 +5,7 @@
 // can be had from it again.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <optional>
@@ -37,7 +38,8 @@ inline constexpr size_t kMaxPrograms = 10'000;  // of which sizes are known
 struct Demand {
   std::string room;
   Need need;
-  bool ahead = false;  // its ranks are short: they may be leased beyond the free cpus
+  uint32_t ahead = 0;  // its ranks are short: they may be leased beyond the free cpus, for as many
+                       // times the worker's cpus
   uint32_t gang = 0;   // this many ranks at the same time; 0: one by one
   bool same_worker = false;
   auto operator<=>(const Demand&) const = default;
@@ -278,6 +280,8 @@ struct Worker {
   bool probation = false;       // one attempt at a time, until one does well
   uint64_t session = 0, updates = 0, finished = 0, next_ahead = 1;
   TimeMs last_seen = 0;
+  TimeMs last_end = 0;       // of an attempt, or when the first one was leased ahead
+  TimeMs ahead_at = kNever;  // what is leased ahead is looked at; kNever: nothing is
   TimeMs ran_until = 0;  // last known to be there: its last report, or the end of its connection
   TimeMs deadline = kNever;  // all its leases expire; kNever: not armed
   uint64_t used_milli = 0, ahead_milli = 0;
@@ -295,12 +299,19 @@ struct Worker {
   // are under way at once, so it may say so before it has read the answer.
   std::set<AttemptKey> reported;
   bool indexed = false;
-  int64_t indexed_free = 0, indexed_spare = 0;
+  bool in_load_index = false;
+  int64_t indexed_free = 0, indexed_load = 0;
   std::string indexed_room;
 
   int64_t free_milli() const { return int64_t(info.cpus_milli) - int64_t(used_milli); }
-  // What may still be leased ahead: as many cpus again as it has.
-  int64_t spare_milli() const { return int64_t(info.cpus_milli) - int64_t(ahead_milli); }
+  // What may still be leased ahead, of as many times the cpus that it has.
+  int64_t spare_milli(uint32_t times) const {
+    return int64_t(info.cpus_milli) * times - int64_t(ahead_milli);
+  }
+  // How much is leased ahead for its size: a thousand for as many cpus as it has.
+  int64_t ahead_load() const {
+    return info.cpus_milli == 0 ? 0 : int64_t(ahead_milli * 1000 / info.cpus_milli);
+  }
   bool set_aside() const { return aside_until != kNever; }
   bool takes_leases() const {
     return attached && responsive && !leaving && !draining && !paused && info.busy.empty() &&
@@ -309,14 +320,17 @@ struct Worker {
   Capacity capacity() const {
     return {info.memory_bytes, info.disk_bytes, &info.gpus, &info.named};
   }
+  bool has_spare(const Demand& demand) const {
+    return spare_milli(std::max<uint32_t>(demand.ahead, 1)) >= int64_t(demand.need.cpus_milli);
+  }
   // Beside cpus.
   std::optional<Claim> claim_for(const Need& need) const;
 };
 
 // Workers that can be given leases, those with the most room first.
 struct RoomIndex {
-  std::set<std::pair<int64_t, WorkerId>> by_free;   // negated free cpus
-  std::set<std::pair<int64_t, WorkerId>> by_spare;  // negated cpus to lease ahead
+  std::set<std::pair<int64_t, WorkerId>> by_free;  // negated free cpus
+  std::set<std::pair<int64_t, WorkerId>> by_load;  // ahead_load(), where nothing is stuck
 };
 
 // Whose turn it is: who has the fewest cpus in use, and of equals who was served least recently.
@@ -362,9 +376,10 @@ struct Core::State {
   std::set<Backoff> backoffs;
   std::set<std::pair<TimeMs, WorkerId>> asides;  // workers that are set aside, until then
   std::set<std::tuple<TimeMs, WorkerId, std::string>> gpu_asides;
-  std::set<std::pair<TimeMs, JobId>> limits;    // of jobs that have one
-  std::set<std::pair<TimeMs, JobId>> verdicts;  // gangs that wait for one, until then
-  std::set<std::pair<TimeMs, JobId>> tails;     // jobs near their end, when to look next
+  std::set<std::pair<TimeMs, JobId>> limits;     // of jobs that have one
+  std::set<std::pair<TimeMs, JobId>> verdicts;   // gangs that wait for one, until then
+  std::set<std::pair<TimeMs, JobId>> tails;      // jobs near their end, when to look next
+  std::set<std::pair<TimeMs, WorkerId>> aheads;  // workers with leases ahead, when to look next
   std::set<JobId> unlimited;  // after a restore: their limit counts from a wall time not known yet
   TimeMs restored_at = 0;
   std::map<std::string, RoomIndex> rooms;  // "": all workers
@@ -539,8 +554,7 @@ struct Core::State {
   Choice choose_rank(Job& job, const Demand& demand);
   Choice choose_ready(Job& job, const Demand& demand);
   Worker* choose_worker(const Demand& demand, WorkerId avoid);
-  Worker* choose_from(const std::set<std::pair<int64_t, WorkerId>>& index, const Demand& demand,
-                      WorkerId avoid, bool ahead);
+  Worker* choose_free(const RoomIndex& room, const Demand& demand, WorkerId avoid);
   bool has_room(const Worker& worker, const Demand& demand) const;
   LeaseGrant& lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker, const Need& need,
                     bool second = false);
@@ -558,10 +572,10 @@ struct Core::State {
   std::optional<uint32_t> rank_for(Job& job, WorkerId worker);
   void requeue(Job& job);
   void dequeue(Job& job);
-  bool is_short(const Job& job) const;
   void reindex(Worker& worker);
   void unindex(Worker& worker);
   void leave_index(Worker& worker);
+  void leave_load_index(Worker& worker);
   void unblock(const Worker& worker);
   void release_backoffs();
   int64_t free_for(const Worker& worker) const;
@@ -573,6 +587,15 @@ struct Core::State {
   void note_unsized(Worker& worker, const AttemptKey& key);
   void forget_ending(Worker& worker, const AttemptKey& key);
   void forget_ended(Worker& worker, const std::vector<AttemptKey>& holding, uint64_t last_update);
+
+  // ---- ahead.cc ----
+  uint32_t times_ahead(const Job& job) const;
+  Worker* choose_ahead(RoomIndex& room, const Demand& demand, WorkerId avoid);
+  bool may_go_ahead(const Worker& worker, const Demand& demand) const;
+  bool is_stuck(const Worker& worker) const;
+  void watch_ahead(Worker& worker, TimeMs at);
+  void take_back_aheads();
+  void take_back(Worker& worker);
 
   // ---- gangs.cc ----
   void gang_ended(Job& job, const AttemptKey& key, AttemptOutcome outcome);

@@ -157,7 +157,7 @@ Worker* Core::State::choose_faster(const Job& job, const Demand& demand, WorkerI
     const std::optional<uint64_t> mean = mean_on(job, id);
     if (id == own || !mean || *mean >= best_ms) continue;
     Worker& worker = workers.at(id);
-    if (worker.spare_milli() < int64_t(demand.need.cpus_milli)) continue;
+    if (!worker.has_spare(demand)) continue;
     if (!worker.claim_for(demand.need)) continue;
     best = &worker;
     best_ms = *mean;

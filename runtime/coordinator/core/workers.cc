@@ -24,8 +24,8 @@ void bound_info(WorkerInfo& info) {
   }
 }
 
-bool over(const Worker& worker) {
-  return worker.used_milli > worker.info.cpus_milli || worker.spare_milli() < 0 ||
+bool over(const Worker& worker, uint32_t times_ahead) {
+  return worker.used_milli > worker.info.cpus_milli || worker.spare_milli(times_ahead) < 0 ||
          is_over(worker.capacity(), worker.use);
 }
 
@@ -62,7 +62,7 @@ void Core::State::on(const WorkerAttached& event) {
   worker.updates = 0;
   worker.attached = true;
   worker.leaving = false;
-  worker.last_seen = now;
+  worker.last_seen = worker.last_end = now;
   sessions[event.session] = worker.info.id;
   recount(worker);
   AnswerAttach answer{event.request, absl::OkStatus(), {}, worker.paused};
@@ -71,7 +71,7 @@ void Core::State::on(const WorkerAttached& event) {
   reconcile(worker, holding, UINT64_MAX, answer.stop);
   hear_worker(worker, holding, 0, true);
   withdraw_gangs_of(worker);
-  worker.excused = over(worker);
+  worker.excused = over(worker, config.prefetch_most);
   out.actions.push_back(std::move(answer));
   renew(worker);
 }
@@ -168,7 +168,7 @@ void Core::State::hear_gpus(Worker& worker, const std::vector<Gpu>& gpus) {
   say_gpu_troubles(worker);
   for (auto& [demand, queue] : queues) queue.impossible = queue.nowhere = false;
   recount_use(worker);
-  worker.excused = worker.excused || over(worker);
+  worker.excused = worker.excused || over(worker, config.prefetch_most);
   unblock(worker);
 }
 
@@ -218,7 +218,7 @@ std::optional<StopRequest> Core::State::reconcile_held(Worker& worker, const Att
     if (lost.attempt != key.attempt || lost.worker != worker.info.id) continue;
     emit(
         AttemptLeased{key, worker.info.id, lost.checkpoint, lost.second, lost.base_ms, lost.claim});
-    worker.excused = worker.excused || over(worker);
+    worker.excused = worker.excused || over(worker, config.prefetch_most);
     return std::nullopt;
   }
   return revoked;

@@ -21,7 +21,7 @@ Limits::Limits(const Scenario& scenario) {
     // What began from a checkpoint may be short too.
     if (job.unit_ms > 0 ||
         job.shortest_ms < static_cast<TimeMs>(scenario.coordinator.prefetch_below_ms)) {
-      nothing_ahead_ = false;
+      times_ = 1 + scenario.coordinator.prefetch_most;
     }
   }
 }
@@ -65,8 +65,7 @@ std::string Limits::check(const Ledger& ledger, const co::Record& record) {
     // A worker that comes back with what was given up for lost may have too much for a while; it is
     // given nothing new then.
     if (!leased_.insert(r->key).second) return {};
-    // Short ranks are leased ahead, one more per slot.
-    if (given > (nothing_ahead_ ? 1 : 2) * worker.cpus_milli) {
+    if (given > times_ * worker.cpus_milli) {
       return fmt::format("promise 6: {} is given {} cpus (thousandths), it has {}", worker.name,
                          given, worker.cpus_milli);
     }

@@ -30,7 +30,7 @@ class Limits {
   std::map<AttemptKey, std::pair<WorkerId, uint32_t>> open_;
   std::map<WorkerId, uint32_t> given_milli_;
   std::set<AttemptKey> leased_;
-  bool nothing_ahead_ = true;  // no job's ranks are short enough to be leased ahead
+  uint32_t times_ = 1;  // its cpus that a worker may be given: short ranks are leased ahead
 };
 
 }  // namespace pesc::sim
