@@ -41,6 +41,10 @@ std::optional<TimeMs> Core::State::next_deadline() const {
     deadline = std::min(*deadline, retry_at.begin()->first);
   }
   if (connected && !save_at.empty()) deadline = std::min(*deadline, save_at.begin()->first);
+  // With a report under way its answer is waited for.
+  if (connected && !unreported_small.empty() && small_in_flight() == 0) {
+    deadline = std::min(*deadline, next_small_report);
+  }
   if (away_since && config.detached_limit_ms > 0 && !attempts.empty()) {
     deadline = *away_since + static_cast<TimeMs>(config.detached_limit_ms);
   }

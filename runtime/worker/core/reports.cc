@@ -14,6 +14,9 @@ constexpr size_t kReportAttempts = 512;
 // While these are in flight what ends is collected: a few hide the round trip, more would only
 // make many small commits.
 constexpr size_t kSmallReports = 3;
+// Each report costs a commit, however many ends it tells. While every slot has its next rank here,
+// nobody waits for the answer: ends of this time go together.
+constexpr uint64_t kCollectMs = 10;
 constexpr size_t kLargeReports = 2;
 // A report of small outputs that was not answered for so many heartbeats is taken as lost.
 constexpr uint64_t kLostAfterHeartbeats = 3;
@@ -70,6 +73,19 @@ void Core::State::send_report(std::vector<AttemptKey> keys, bool large, TimeMs n
   in_flight.emplace(number, InFlight{std::move(keys), now, large});
 }
 
+size_t Core::State::small_in_flight() const {
+  return static_cast<size_t>(std::count_if(
+      in_flight.begin(), in_flight.end(), [](const auto& report) { return !report.second.large; }));
+}
+
+// What waits here would fill all slots.
+bool Core::State::collects_ends() const {
+  if (draining || (leased.empty() && ready.empty())) return false;
+  const AttemptKey& next = ready.empty() ? leased.begin()->second : ready.begin()->second;
+  const uint64_t waiting = leased.size() + ready.size();
+  return waiting * cpus_of(attempts.at(next).spec) >= config.cpus_milli;
+}
+
 void Core::State::send_reports(TimeMs now) {
   if (!connected) return;
   if (now >= next_heartbeat) {
@@ -77,10 +93,10 @@ void Core::State::send_reports(TimeMs now) {
   } else if (say_ready || say_busy) {  // a whole gang waits for it; leases would come in vain
     out.actions.push_back(make_report({}));
   }
-  size_t large_in_flight = 0;
-  for (const auto& [number, report] : in_flight) large_in_flight += report.large ? 1 : 0;
-  size_t small_in_flight = in_flight.size() - large_in_flight;
-  while (!unreported_small.empty() && small_in_flight < kSmallReports) {
+  size_t small = small_in_flight(), large_in_flight = in_flight.size() - small;
+  while (!unreported_small.empty() && small < kSmallReports) {
+    if (collects_ends() && (small > 0 || now < next_small_report)) break;
+    next_small_report = now + static_cast<TimeMs>(kCollectMs);
     std::vector<AttemptKey> keys;
     uint64_t bytes = 0;
     while (!unreported_small.empty() && keys.size() < kReportAttempts && bytes < kReportBytes) {
@@ -89,7 +105,7 @@ void Core::State::send_reports(TimeMs now) {
       unreported_small.erase(unreported_small.begin());
     }
     send_report(std::move(keys), false, now);
-    ++small_in_flight;
+    ++small;
   }
   while (!unreported_large.empty() && large_in_flight < kLargeReports) {
     const AttemptKey key = unreported_large.begin()->second;

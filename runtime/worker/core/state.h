@@ -84,6 +84,7 @@ struct Core::State {
   bool gave_up = false;              // away for longer than the limit: what ran was stopped
   uint64_t heartbeat_ms = 5'000;
   TimeMs next_heartbeat = 0;
+  TimeMs next_small_report = 0;  // of ends that nobody waits for
   uint64_t last_update = 0;
   uint64_t next_report = 1;
   std::map<uint64_t, InFlight> in_flight;
@@ -157,6 +158,8 @@ struct Core::State {
   void stop_detached(TimeMs now);
 
   void requeue(const AttemptKey& key, Attempt& attempt);
+  size_t small_in_flight() const;
+  bool collects_ends() const;
   void send_reports(TimeMs now);
   void send_report(std::vector<AttemptKey> keys, bool large, TimeMs now);
   void heartbeat(TimeMs now);
