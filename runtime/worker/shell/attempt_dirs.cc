@@ -107,8 +107,17 @@ absl::Status AttemptDirs::make(const AttemptPaths& paths) const {
   return absl::OkStatus();
 }
 
+absl::Status AttemptDirs::move(const AttemptPaths& from, const AttemptPaths& to) const {
+  int result = ::rename(from.root.c_str(), to.root.c_str());
+  if (result != 0 && (errno == ENOTEMPTY || errno == EEXIST)) {
+    discard(to);
+    result = ::rename(from.root.c_str(), to.root.c_str());
+  }
+  return result == 0 ? absl::OkStatus() : common::errno_status(errno, "rename", from.root);
+}
+
 void AttemptDirs::discard(const AttemptPaths& paths) const {
-  const std::string target = trash_.string() + "/" + std::to_string(next_trash_++);
+  const std::string target = trash_.string() + "/" + std::to_string(discarded_++);
   if (::rename(paths.root.c_str(), target.c_str()) != 0 && errno != ENOENT) {
     rpc::log().warn("event=discard_failed path={} error=\"{}\"", paths.root,
                     std::generic_category().message(errno));
@@ -131,6 +140,7 @@ size_t AttemptDirs::discard_others(const std::set<AttemptKey>& kept) const {
 }
 
 void AttemptDirs::empty_trash() const {
+  const uint64_t discarded = discarded_;  // what is discarded meanwhile is for the next time
   std::error_code error;
   for (fs::directory_iterator it(trash_, error), end; !error && it != end; it.increment(error)) {
     absl::Status removed = remove_tree(it->path());
@@ -138,6 +148,7 @@ void AttemptDirs::empty_trash() const {
       rpc::log().warn("event=delete_failed error=\"{}\"", std::string(removed.message()));
     }
   }
+  emptied_ = discarded;
 }
 
 }  // namespace pesc::worker

@@ -35,6 +35,9 @@ class AttemptDirs {
   // Makes them, empty, closed to the ranks' user. What an earlier try of the same attempt left goes
   // to the trash.
   absl::Status make(const AttemptPaths& paths) const;
+  // Gives one attempt's directories to another, as they are.
+  absl::Status move(const AttemptPaths& from, const AttemptPaths& to) const;
+
   // While root writes there, or reads results, no process of the ranks' user may get in: it could
   // put a link where root expects a directory.
   absl::Status open_to_ranks(const AttemptPaths& paths) const;
@@ -50,6 +53,7 @@ class AttemptDirs {
   size_t discard_others(const std::set<AttemptKey>& kept) const;
   // Deletes what discard() renamed. Blocks.
   void empty_trash() const;
+  bool has_trash() const { return discarded_ != emptied_; }
 
   const std::optional<RankUser>& user() const { return user_; }
 
@@ -59,7 +63,7 @@ class AttemptDirs {
 
   const std::filesystem::path attempts_, trash_;
   const std::optional<RankUser> user_;
-  mutable std::atomic<uint64_t> next_trash_{0};
+  mutable std::atomic<uint64_t> discarded_{0}, emptied_{0};  // the first names what goes next
 };
 
 // Deletes a tree that a program left, whatever modes it gave to its directories and however deep

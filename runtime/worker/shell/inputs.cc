@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 // A copy of this much takes about as long as handing it to the pool does.
 constexpr uint64_t kInlineBytes = 64 * 1024;
 constexpr size_t kInlineFiles = 4;
+constexpr int kOlderSeconds = 2;
 
 class Placer {
  public:
@@ -42,22 +44,24 @@ class Placer {
 
  private:
   absl::Status place(const FileRef& file) {
+    if (file.kind == FileKind::archive || file.kind == FileKind::directory) placed_.flat = false;
     if (file.kind == FileKind::archive) return unpack_archive(file);
     absl::StatusOr<std::string> path = normalise_relative_path(file.path);
     if (!path.ok()) return path.status();
     const std::string target = paths_.app + "/" + *path;
     if (file.kind == FileKind::directory) return make_directories(*path);
     if (const size_t slash = path->rfind('/'); slash != std::string::npos) {
+      placed_.flat = false;
       absl::Status made = make_directories(path->substr(0, slash));
       if (!made.ok()) return made;
     }
     if (::unlink(target.c_str()) != 0 && errno != ENOENT) {
       return common::errno_status(errno, "replace", target);
     }
+    roots_own_ = false;
     absl::Status placed =
         file.kind == FileKind::file ? place_file(file, target) : place_shared(file, target);
-    if (placed.ok()) note(*path, target, file);
-    return placed;
+    return placed.ok() ? note(*path, target, file) : placed;
   }
 
   absl::Status place_file(const FileRef& file, const std::string& target) {
@@ -93,7 +97,10 @@ class Placer {
     const bool executable = (file.mode & 0111) != 0;
     absl::StatusOr<std::string> copy = cache_.shared_copy(file.blob.digest, executable);
     if (!copy.ok()) return copy.status();
-    if (::link(copy->c_str(), target.c_str()) == 0) return absl::OkStatus();
+    if (::link(copy->c_str(), target.c_str()) == 0) {
+      roots_own_ = true;
+      return absl::OkStatus();
+    }
     if (errno != EMLINK) return common::errno_status(errno, "link", target);
     return cache_.store().materialise(file.blob.digest, target, executable ? 0555 : 0444, false);
   }
@@ -118,17 +125,30 @@ class Placer {
       if (it->is_directory(error) && !it->is_symlink(error)) continue;
       std::string path = target.substr(paths_.app.size() + 1);
       if (noted_.insert(path).second) {
-        placed_.inputs.push_back({std::move(path), file_print(target), {}, 0});
+        placed_.inputs.push_back({std::move(path), file_print(target), {}, 0, 0, false});
       }
     }
     if (error) return common::errno_status(error.value(), "read", paths_.app);
     return absl::OkStatus();
   }
 
-  void note(const std::string& path, const std::string& target, const FileRef& file) {
-    // Only a collect glob asks later whether the program has changed it.
-    FilePrint print = spec_.collect.empty() ? FilePrint() : file_print(target);
-    placed_.inputs.push_back({path, print, file.blob.digest, file.blob.size_bytes});
+  // How it is known again. File times go in steps of some milliseconds on many kernels, and a
+  // program can change a file within the step in which it was made: what was placed is given an
+  // earlier time, which no write leaves.
+  absl::Status note(const std::string& path, const std::string& target, const FileRef& file) {
+    if (!roots_own_) {
+      timespec times[2] = {{0, UTIME_OMIT}, {}};
+      clock_gettime(CLOCK_REALTIME, &times[1]);
+      times[1].tv_sec -= kOlderSeconds;
+      if (::utimensat(AT_FDCWD, target.c_str(), times, AT_SYMLINK_NOFOLLOW) != 0) {
+        return common::errno_status(errno, "set up", target);
+      }
+    }
+    struct stat info {};
+    if (::lstat(target.c_str(), &info) != 0) return common::errno_status(errno, "read", target);
+    placed_.inputs.push_back({path, file_print(target), file.blob.digest, file.blob.size_bytes,
+                              info.st_mode, roots_own_});
+    return absl::OkStatus();
   }
 
   absl::Status make_directories(const std::string& path) {
@@ -152,11 +172,19 @@ class Placer {
   const AttemptDirs& dirs_;
   Cache& cache_;
   const SharedMode mode_;
+  bool roots_own_ = false;  // what was placed last
   PlacedInputs placed_;
   std::set<std::string> made_, noted_;
 };
 
 }  // namespace
+
+bool is_as_placed(const InputPrint& input, const std::string& target) {
+  const FilePrint now = file_print(target);
+  if (!input.roots_own) return now == input.print;
+  // Each new link to the copy changes its ctime.
+  return now.device == input.print.device && now.inode == input.print.inode;
+}
 
 std::vector<BlobRef> input_blobs(const JobSpec& spec) {
   std::set<BlobRef> blobs;

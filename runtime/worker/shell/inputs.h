@@ -23,10 +23,15 @@ enum class SharedMode : uint8_t {
 
 struct InputPrint {
   std::string path;  // below app_dir
-  FilePrint print;   // as it was placed; zero when nothing is collected
+  FilePrint print;   // as it was placed
   Digest digest;     // zero: one of an archive's
   uint64_t size_bytes = 0;
+  uint32_t mode = 0;       // as stat says it, with its type; zero: one of an archive's
+  bool roots_own = false;  // a link to root's copy: a rank can replace the link, never the bytes
 };
+
+// Whether it is still what was placed. No bytes are read.
+bool is_as_placed(const InputPrint& input, const std::string& target);
 
 struct SharedUse {
   std::string path;  // of the single copy
@@ -38,6 +43,7 @@ struct PlacedInputs {
   std::vector<InputPrint> inputs;
   std::vector<std::pair<std::string, std::string>> binds;  // source, target
   std::vector<SharedUse> checks;                           // mode `checked` only
+  bool flat = true;  // files of app_dir itself only: no directories, nothing unpacked
 };
 
 // Every blob of the spec, each once.

@@ -1,5 +1,6 @@
 #include "runtime/worker/shell/packing.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <initializer_list>
+#include <memory>
 #include <system_error>
 
 #include "blob/files.h"
@@ -76,17 +78,6 @@ bool matches_any(const std::vector<std::string>& globs, const std::string& path)
                      [&](const std::string& glob) { return glob_match(glob, path); });
 }
 
-bool is_unchanged(const InputPrint& input, const std::string& target, bool collected) {
-  if (file_print(target) != input.print) return false;
-  if (!collected || input.digest.is_zero() || input.size_bytes > kCompareBytes) return true;
-  struct stat info {};
-  if (::lstat(target.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return true;
-  // The empty file under a mount of a shared one is no change.
-  if (static_cast<uint64_t>(info.st_size) != input.size_bytes) return true;
-  absl::StatusOr<BlobRef> now = blob::hash_file(target);
-  return !now.ok() || now->digest == input.digest;
-}
-
 // Of an adopted attempt: what the job says was placed, where it can be seen to be that still.
 void skip_declared_inputs(const PackOrder& order, std::vector<std::string>& skip) {
   for (const FileRef& file : order.spec->files) {
@@ -113,7 +104,7 @@ std::vector<std::string> unchanged_inputs(const PackOrder& order) {
   const std::vector<std::string>& globs = order.spec->collect;
   for (const InputPrint& input : order.placed.inputs) {
     const bool collected = !globs.empty() && matches_any(globs, input.path);
-    if (!collected || is_unchanged(input, order.paths.app + "/" + input.path, true)) {
+    if (!collected || is_as_placed(input, order.paths.app + "/" + input.path)) {
       skip.push_back(input.path);
     }
   }
@@ -163,6 +154,32 @@ blob::ExtraFile stream_file(const char* name, const std::string& bytes, bool spi
 }
 
 }  // namespace
+
+bool is_light(const PackOrder& order) {
+  constexpr int kFiles = 4;
+  constexpr off_t kBytes = 32 * 1024;
+  if (order.adopted || order.exit.output_spilled || order.exit.error_spilled ||
+      !order.spec->collect.empty() || !order.placed.checks.empty() ||
+      order.exit.standard_output.size() + order.exit.standard_error.size() > kBytes) {
+    return false;
+  }
+  std::unique_ptr<DIR, int (*)(DIR*)> entries(::opendir(order.paths.output.c_str()), ::closedir);
+  if (entries == nullptr) return false;
+  int files = 0;
+  off_t bytes = 0;
+  while (const dirent* entry = ::readdir(entries.get())) {
+    const std::string_view name = entry->d_name;
+    if (name == "." || name == "..") continue;
+    struct stat info {};
+    if (::fstatat(::dirfd(entries.get()), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !S_ISREG(info.st_mode)) {
+      return false;
+    }
+    bytes += info.st_size;
+    if (++files > kFiles || bytes > kBytes) return false;
+  }
+  return true;
+}
 
 absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
   blob::PackRequest request;

@@ -40,6 +40,10 @@ struct PackedOutput {
   std::vector<std::string> uncollected;
 };
 
+// Whether packing it takes no longer than handing it to another thread would: what it printed, and
+// a few small files.
+bool is_light(const PackOrder& order);
+
 // Blocks; memory bounded by the packer's window. ResourceExhausted: the disk is full.
 absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order);
 

@@ -99,6 +99,10 @@ void WorkerShell::on(Prepare& action) {
     return prepare_built(attempt, number, std::move(action.gpus));
   }
   const bool restores = attempt->checkpoint.number != 0;
+  if (!restores && reuse_directories(*attempt)) {
+    prepared(attempt, number, dirs_->open_to_ranks(attempt->paths));
+    return;
+  }
   if (!restores && attempt->pinned.empty() &&
       !is_heavy(*attempt->spec)) {  // nothing to fetch, little to make
     absl::Status made = dirs_->make(attempt->paths);
@@ -376,7 +380,7 @@ void WorkerShell::on(Pack& action) {
   order.spec = attempt->spec;
   order.paths = attempt->paths;
   if (user_) order.ranks_user = {user_->uid, user_->gid};
-  order.placed = std::exchange(attempt->placed, {});
+  order.placed = attempt->placed;
   order.adopted = attempt->adopted;
   order.exit = std::exchange(attempt->exit, {});  // not needed again: the keeper has it for logs
   order.outbox_file = (state_dir_ / "outbox" / std::to_string(next_outbox_++)).string();
@@ -386,6 +390,7 @@ void WorkerShell::on(Pack& action) {
   }
   dirs_->close_to_ranks(order.paths);
   ++attempt->pool_jobs;
+  if (is_light(order)) return packed(attempt, pack_attempt(order));
   const auto work = [order = std::move(order), cache = cache_]() -> absl::StatusOr<PackedOutput> {
     for (const SharedUse& use : order.placed.checks) {
       if (!cache->verify_shared_copy(use.path, use.digest, use.print)) {
@@ -406,6 +411,8 @@ void WorkerShell::on(Pack& action) {
 void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput> output) {
   if (output.ok()) {
     attempt->packed = *std::move(output);
+    attempt->tidy_later = attempt->placed.flat && !attempt->adopted && !attempt->binds_failed &&
+                          attempt->build.is_zero();
     push(Packed{attempt->key, attempt->packed.blob, attempt->packed.uncollected});
   } else {
     const std::string message =
@@ -432,31 +439,6 @@ void WorkerShell::on(Forget& action) {
   attempt->forgotten = true;
   cancel_save(*attempt);
   if (attempt->pool_jobs == 0) dispose(attempt);
-}
-
-void WorkerShell::pool_job_done(const AttemptPtr& attempt) {
-  if (--attempt->pool_jobs == 0 && attempt->forgotten) dispose(attempt);
-}
-
-void WorkerShell::dispose(const AttemptPtr& attempt) {
-  if (!attempt->packed.file.empty()) ::unlink(attempt->packed.file.c_str());
-  if (!attempt->has_directories) return;
-  dirs_->discard(attempt->paths);
-  empty_trash();
-}
-
-// One job for whatever has come together meanwhile.
-void WorkerShell::empty_trash() {
-  trash_again_ = true;
-  if (trash_busy_) return;
-  trash_again_ = false;
-  trash_busy_ = true;
-  loop_.run_blocking([dirs = dirs_] { dirs->empty_trash(); },
-                     [this, alive = alive_] {
-                       if (!*alive) return;
-                       trash_busy_ = false;
-                       if (trash_again_) empty_trash();
-                     });
 }
 
 }  // namespace pesc::worker

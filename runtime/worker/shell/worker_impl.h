@@ -1,7 +1,7 @@
 // The worker's shell. Internal to this folder; worker.cc has its life, worker_attempts.cc what it
-// does for attempts, worker_checkpoints.cc for their checkpoints, worker_owner.cc for the machine's
-// owner, worker_gpus.cc for GPUs, worker_builds.cc what builds jobs' programs, worker_reports.cc
-// what it tells the coordinator.
+// does for attempts, worker_dirs.cc for their directories, worker_checkpoints.cc for their
+// checkpoints, worker_owner.cc for the machine's owner, worker_gpus.cc for GPUs, worker_builds.cc
+// what builds jobs' programs, worker_reports.cc what it tells the coordinator.
 #pragma once
 
 #include <kj/async.h>
@@ -37,6 +37,7 @@
 #include "runtime/worker/shell/quiet_thread.h"
 #include "runtime/worker/shell/session.h"
 #include "runtime/worker/shell/snapshot.h"
+#include "runtime/worker/shell/spare_dirs.h"
 #include "runtime/worker/shell/worker.h"
 
 namespace pesc::worker {
@@ -113,6 +114,7 @@ struct ShellAttempt {
   bool running = false;
   bool was_started = false;
   bool binds_failed = false;
+  bool tidy_later = false;        // its directories may serve the job's next attempt
   std::vector<std::string> gpus;  // UUIDs of those that it may use
   uint64_t gpu_limit_bytes = 0;   // on each of them; 0: none
   bool over_limit = false;        // it is being ended for what it took
@@ -188,8 +190,13 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   AttemptOutcome outcome_of(const ShellAttempt& attempt) const;
   const std::string& lease_bytes(const AttemptPtr& attempt);
   void packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput> output);
+
+  // ---- worker_dirs.cc
+  bool reuse_directories(ShellAttempt& attempt);
+  bool has_attempts_of(JobId job) const;
   void pool_job_done(const AttemptPtr& attempt);
   void dispose(const AttemptPtr& attempt);
+  void discard(const std::vector<SpareDir>& dirs);
   void empty_trash();
 
   // ---- worker_checkpoints.cc
@@ -317,7 +324,9 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::deque<BuiltInputsPtr> built_;  // of the jobs whose ranks were prepared last
   std::deque<FailedBuild> failed_builds_;
 
-  bool trash_busy_ = false, trash_again_ = false;
+  static constexpr size_t kMostSpares = 256;
+  SpareDirs spares_{kMostSpares};
+  bool emptying_ = false;
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting_for_drained_;
   bool drained_ = false;
   kj::Own<kj::PromiseFulfiller<void>> keeper_ended_;
