@@ -21,6 +21,7 @@ using Steady = std::chrono::steady_clock;
 // Short ranks end before their output is looked at: a pipe holds it, and is read once at the end,
 // without a turn through the poller. A program that fills the pipe earlier waits this long, once.
 constexpr milliseconds kWatchAfter{5};
+constexpr milliseconds kLookForStarted{3};
 constexpr milliseconds kGraceAfterParent{1'000};
 constexpr milliseconds kGraceAtSigterm{10'000};
 constexpr milliseconds kFirstConnectionWithin{10'000};
@@ -55,7 +56,7 @@ Keeper::Keeper(asio::io_context& io, KeeperOptions options)
       around_{io, {}, {}, false, {}, OomWatch(), nullptr, containment::CpuSets(own_cores()), 0},
       acceptor_(io),
       signals_(io, options.signal_fd),
-      started_(io, kStartedFd),
+      started_timer_(io),
       linger_(io),
       watch_timer_(io),
       detached_timer_(io),
@@ -75,7 +76,6 @@ Keeper::Keeper(asio::io_context& io, KeeperOptions options)
 void Keeper::run() {
   accept();
   await_signals();
-  await_started();
   if (options_.die_with_parent) options_.linger = kFirstConnectionWithin;
   consider_ending();
   io_.run();
@@ -205,6 +205,7 @@ void Keeper::on_start(protocol::keeper::Start::Reader start) {
   if (shim == 0) return;
   shims_.emplace(shim, attempt);
   starting_.push_back(attempt);
+  look_for_started();
 }
 
 void Keeper::on_stop(protocol::keeper::ToKeeper::Stop::Reader stop) {
@@ -254,13 +255,16 @@ void Keeper::await_signals() {
   });
 }
 
-void Keeper::await_started() {
-  started_.async_wait(asio::posix::descriptor_base::wait_read, [this](std::error_code error) {
+// Shims do not say that their program runs: waking this process for it costs a short rank as much
+// as its start does. What has ended by then was noted at its end.
+void Keeper::look_for_started() {
+  if (starting_.empty() || std::exchange(looking_for_started_, true)) return;
+  started_timer_.expires_after(kLookForStarted);
+  started_timer_.async_wait([this](std::error_code error) {
     if (error) return;
-    uint64_t count;
-    [[maybe_unused]] ssize_t size = ::read(kStartedFd, &count, sizeof(count));
+    looking_for_started_ = false;
     note_started();
-    await_started();
+    look_for_started();
   });
 }
 

@@ -78,7 +78,7 @@ class Keeper {
   void on_forget(protocol::keeper::Key::Reader key);
   void on_read_output(protocol::keeper::ToKeeper::ReadOutput::Reader request);
   void await_signals();
-  void await_started();
+  void look_for_started();
   void note_started();
   void reap();
   void end_orphans();
@@ -100,9 +100,10 @@ class Keeper {
   KeeperOptions options_;
   Surroundings around_;
   asio::local::stream_protocol::acceptor acceptor_;
-  asio::posix::stream_descriptor signals_, started_;
-  asio::steady_timer linger_, watch_timer_, detached_timer_, oom_timer_, limits_timer_;
-  bool looking_for_oom_ = false, watching_limits_ = false;
+  asio::posix::stream_descriptor signals_;
+  asio::steady_timer started_timer_, linger_, watch_timer_, detached_timer_, oom_timer_,
+      limits_timer_;
+  bool looking_for_started_ = false, looking_for_oom_ = false, watching_limits_ = false;
   bool relax_ = false;  // the limits of its cgroups, while there is no worker
   uint64_t looks_ = 0, tasks_ = 0;
   std::shared_ptr<Connection> connection_;

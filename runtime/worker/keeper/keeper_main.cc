@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -27,7 +26,7 @@
 namespace pesc::keeper {
 namespace {
 
-constexpr int kListenFd = kStartedFd + 1;
+constexpr int kListenFd = 3;
 
 struct Arguments {
   int listen_fd = -1;
@@ -89,19 +88,16 @@ int listen_at(const std::string& path) {
   return ok ? fd : -1;
 }
 
-// Descriptors are laid out once: 0 to 2 away from whoever started this, 3 the shims' eventfd, 4
-// the listening socket, and nothing else that was inherited.
+// Descriptors are laid out once: 0 to 2 away from whoever started this, 3 the listening socket, and
+// nothing else that was inherited.
 bool arrange_descriptors(int listen_fd, const std::string& log) {
   int listener = ::fcntl(listen_fd, F_DUPFD_CLOEXEC, 16);
-  int started = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  int high_started = ::fcntl(started, F_DUPFD_CLOEXEC, 16);
   int in = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   int out = log.empty() ? -1 : ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (out < 0) out = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
-  if (listener < 0 || high_started < 0 || in < 0 || out < 0) return false;
+  if (listener < 0 || in < 0 || out < 0) return false;
   int high_in = ::fcntl(in, F_DUPFD_CLOEXEC, 16), high_out = ::fcntl(out, F_DUPFD_CLOEXEC, 16);
   bool ok = ::dup2(high_in, 0) == 0 && ::dup2(high_out, 1) == 1 && ::dup2(high_out, 2) == 2 &&
-            ::dup3(high_started, kStartedFd, O_CLOEXEC) == kStartedFd &&
             ::dup3(listener, kListenFd, O_CLOEXEC) == kListenFd;
   if (::syscall(SYS_close_range, kListenFd + 1, ~0u, 0) != 0) {
     for (int fd = kListenFd + 1; fd < 4096; ++fd) ::close(fd);

@@ -160,7 +160,7 @@ int run_shim(void* argument) {
   if (raw::call(SYS_getppid) != plan.keeper) return 1;  // died before the signal was asked for
   raw::call(SYS_dup3, plan.stdout_fd, 1, 0);
   raw::call(SYS_dup3, plan.stderr_fd, 2, 0);
-  close_from(kStartedFd + 1);
+  close_from(3);
   if (!start_program(slot)) {
     slot.report.phase.store(Phase::failed);
     return 0;
@@ -169,8 +169,6 @@ int run_shim(void* argument) {
   raw::call(SYS_close, 1);
   raw::call(SYS_close, 2);
   slot.report.phase.store(Phase::running);
-  uint64_t one = 1;
-  raw::call(SYS_write, kStartedFd, &one, static_cast<long>(sizeof(one)));
   supervise(slot, static_cast<pid_t>(raw::call(SYS_getpid)));
   record_usage(slot.report);
   slot.report.phase.store(Phase::ended);

@@ -13,9 +13,6 @@
 
 namespace pesc::keeper {
 
-// The descriptor on which shims tell the keeper that a program has started: an eventfd.
-inline constexpr int kStartedFd = 3;
-
 // Asks a shim to end its tree at once.
 inline constexpr int kEndTreeSignal = 10;  // SIGUSR1
 
