@@ -330,8 +330,15 @@ void WorkerShell::drain_events() {
     Event event = std::move(events_.front());
     events_.pop_front();
     Step step = core_->step(event, boot_ms());
-    for (Action& action : step.actions) perform(action);
+    for (Action& action : step.actions) {
+      if (std::holds_alternative<Start>(action) || std::holds_alternative<Stop>(action)) {
+        perform(action);
+      } else {
+        later_.push_back(std::move(action));
+      }
+    }
   }
+  plan_later();
   if (monitor_) monitor_->set_ranks_run(core_->cpus_used_milli() > 0 || !builds_.empty());
   drain_planned_ = !events_.empty();
   if (drain_planned_) {
@@ -340,6 +347,19 @@ void WorkerShell::drain_events() {
     });
   }
   arm_timer();
+}
+
+// What no slot waits for comes after the keeper was told what to start.
+void WorkerShell::plan_later() {
+  if (later_.empty() || std::exchange(later_planned_, true)) return;
+  asio::post(loop_.io(), [this, alive = alive_] {
+    if (!*alive) return;
+    later_planned_ = false;
+    for (Action& action : std::exchange(later_, {})) {
+      perform(action);
+      if (!*alive) return;
+    }
+  });
 }
 
 void WorkerShell::perform(Action& action) {

@@ -158,6 +158,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::vector<std::string> warnings() const;
   void push(Event event);
   void drain_events();
+  void plan_later();
   void perform(Action& action);
   void arm_timer();
   void on_welcome(std::vector<KeptAttempt> kept);
@@ -302,7 +303,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
 
   std::map<AttemptKey, AttemptPtr> attempts_;
   std::deque<Event> events_;
-  bool drain_planned_ = false;
+  std::vector<Action> later_;
+  bool drain_planned_ = false, later_planned_ = false;
   bool welcomed_ = false;
   bool stopping_ = false;
   uint32_t keeper_failures_ = 0;
