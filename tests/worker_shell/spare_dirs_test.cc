@@ -37,6 +37,7 @@ class TidyTest : public testing::Test {
     auto placed = place_inputs(spec_, dir_.paths, *dirs_, *cache_, mode);
     ASSERT_TRUE(placed.ok()) << placed.status();
     dir_.placed = *placed;
+    dirs_->mark(dir_.paths);
   }
 
   bool tidied() const { return tidy(dir_, *dirs_); }
@@ -68,6 +69,22 @@ TEST_F(TidyTest, WhatAnAttemptLeavesIsGoneAndItsInputsStay) {
     entries += entry.path().empty() ? 0 : 1;
   }
   EXPECT_EQ(entries, 7u) << "four directories, the events and two inputs";
+}
+
+TEST_F(TidyTest, WhatIsDoneInADirectoryLeavesATraceWhateverTheClock) {
+  const uid_t owner = ::geteuid();
+  for (const std::string& path : {dir_.paths.app, dir_.paths.output, dir_.paths.temporary}) {
+    EXPECT_TRUE(dirs_->is_untouched(path, owner)) << path;
+    write_file(path + "/new", "");
+    EXPECT_FALSE(dirs_->is_untouched(path, owner)) << path;
+    EXPECT_FALSE(dirs_->is_untouched(path, owner + 1)) << path;
+  }
+  ASSERT_TRUE(tidied());
+  for (const std::string& path : {dir_.paths.app, dir_.paths.output, dir_.paths.root}) {
+    EXPECT_TRUE(dirs_->is_untouched(path, owner)) << path;
+  }
+  ASSERT_EQ(::chmod(dir_.paths.output.c_str(), 0755), 0);
+  EXPECT_FALSE(dirs_->is_untouched(dir_.paths.output, owner));
 }
 
 TEST_F(TidyTest, NotWhenAnInputWasWrittenInTheInstantOfItsPlacement) {

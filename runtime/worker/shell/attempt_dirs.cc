@@ -16,6 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr time_t kMarkSeconds = 1'000'000'000;  // in 2001
+
 std::string name_of(const AttemptKey& key) {
   return to_string(key.job) + "-" + std::to_string(key.rank) + "-" + std::to_string(key.attempt);
 }
@@ -106,6 +108,23 @@ absl::Status AttemptDirs::make(const AttemptPaths& paths) const {
   }
   return absl::OkStatus();
 }
+
+void AttemptDirs::mark(const AttemptPaths& paths) const {
+  const timespec times[2] = {{0, UTIME_OMIT}, {kMarkSeconds, 0}};
+  for (const std::string* path :
+       {&paths.root, &paths.app, &paths.checkpoint, &paths.output, &paths.temporary}) {
+    ::utimensat(AT_FDCWD, path->c_str(), times, AT_SYMLINK_NOFOLLOW);  // else it looks touched
+  }
+}
+
+bool AttemptDirs::is_untouched(const std::string& directory, uid_t owner) const {
+  struct stat info {};
+  if (::lstat(directory.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return false;
+  return info.st_mtim.tv_sec == kMarkSeconds && info.st_mtim.tv_nsec == 0 &&
+         (info.st_mode & 07777) == 0700 && info.st_uid == owner;
+}
+
+uid_t AttemptDirs::owner() const { return user_ ? user_->uid : ::geteuid(); }
 
 absl::Status AttemptDirs::move(const AttemptPaths& from, const AttemptPaths& to) const {
   int result = ::rename(from.root.c_str(), to.root.c_str());

@@ -43,6 +43,12 @@ class AttemptDirs {
   absl::Status open_to_ranks(const AttemptPaths& paths) const;
   void close_to_ranks(const AttemptPaths& paths) const;
 
+  // Gives its directories a time that none gets again from what is done in them. File systems'
+  // times go in steps of milliseconds: a newer time would hide what comes within the step.
+  void mark(const AttemptPaths& paths) const;
+  // One of them, with its mode and its owner: nothing was made, renamed or deleted in it since.
+  bool is_untouched(const std::string& directory, uid_t owner) const;
+
   // Gives a path to the ranks' user; links are not followed.
   absl::Status give(const std::string& path) const;
   absl::Status give_tree(const std::string& directory) const;
@@ -56,6 +62,7 @@ class AttemptDirs {
   bool has_trash() const { return discarded_ != emptied_; }
 
   const std::optional<RankUser>& user() const { return user_; }
+  uid_t owner() const;  // of what is the ranks'
 
  private:
   AttemptDirs(std::filesystem::path state_dir, std::optional<RankUser> user);

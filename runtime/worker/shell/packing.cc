@@ -163,6 +163,7 @@ bool is_light(const PackOrder& order) {
       order.exit.standard_output.size() + order.exit.standard_error.size() > kBytes) {
     return false;
   }
+  if (order.output_untouched) return true;
   std::unique_ptr<DIR, int (*)(DIR*)> entries(::opendir(order.paths.output.c_str()), ::closedir);
   if (entries == nullptr) return false;
   int files = 0;
@@ -183,10 +184,12 @@ bool is_light(const PackOrder& order) {
 
 absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
   blob::PackRequest request;
-  request.output_dir = order.paths.output;
-  request.collect_root = order.paths.app;
+  if (!order.output_untouched) request.output_dir = order.paths.output;
+  if (!order.app_untouched || !order.spec->collect.empty()) {
+    request.collect_root = order.paths.app;
+    request.skip = unchanged_inputs(order);
+  }
   request.collect = order.spec->collect;
-  request.skip = unchanged_inputs(order);
   request.unlisted = {"__pycache__"};  // Python's, of every program that imports a file it was sent
   request.only_readable_by = order.ranks_user;
   request.extra.push_back(stream_file("output.txt", order.exit.standard_output,

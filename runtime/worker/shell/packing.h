@@ -27,6 +27,7 @@ struct PackOrder {
   PlacedInputs placed;
   bool adopted = false;  // `placed` is not known: an earlier worker placed them
   KeptExit exit;
+  bool output_untouched = false, app_untouched = false;  // these need no look
   std::string outbox_file;  // where an output goes that is too large for memory
   // Of the ranks, when it is not the worker's own: only what that user may read comes back.
   std::optional<std::pair<uint32_t, uint32_t>> ranks_user = {};

@@ -20,10 +20,6 @@ namespace {
 constexpr int kMostLeftovers = 8;
 constexpr off_t kLargeLeftover = 1 << 20;
 
-uid_t owner_of_ranks_files(const AttemptDirs& dirs) {
-  return dirs.user() ? dirs.user()->uid : ::geteuid();
-}
-
 // Deletes the files in `path` that are not `kept`.
 bool empty_directory(const std::string& path, uid_t owner,
                      const std::function<bool(std::string_view)>& kept) {
@@ -48,14 +44,12 @@ bool empty_directory(const std::string& path, uid_t owner,
 }
 
 bool clear_events(const std::string& path, uid_t owner) {
-  common::UniqueFd fd(::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   struct stat info {};
-  if (!fd.valid() || ::fstat(fd.get(), &info) != 0) return false;
-  if (!S_ISREG(info.st_mode) || info.st_nlink != 1 || (info.st_mode & 07777) != 0600 ||
-      info.st_uid != owner) {
+  if (::lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink != 1 ||
+      (info.st_mode & 07777) != 0600 || info.st_uid != owner) {
     return false;
   }
-  return info.st_size == 0 || ::ftruncate(fd.get(), 0) == 0;
+  return info.st_size == 0 || ::truncate(path.c_str(), 0) == 0;  // its directory is closed
 }
 
 bool inputs_are_as_placed(const SpareDir& dir) {
@@ -81,13 +75,20 @@ bool tidy(const SpareDir& dir, const AttemptDirs& dirs) {
     return name == "app" || name == "output" || name == "checkpoint" || name == "tmp" ||
            name == "events";
   };
-  const uid_t owner = owner_of_ranks_files(dirs);
-  return empty_directory(dir.paths.app, owner, is_input) &&
-         empty_directory(dir.paths.output, owner, nothing) &&
-         empty_directory(dir.paths.checkpoint, owner, nothing) &&
-         empty_directory(dir.paths.temporary, owner, nothing) &&
-         clear_events(dir.paths.events, owner) &&
-         empty_directory(dir.paths.root, ::geteuid(), is_own);
+  bool touched = false;
+  const auto emptied = [&](const std::string& path, uid_t owner, const auto& kept) {
+    if (dirs.is_untouched(path, owner)) return true;
+    touched = true;
+    return empty_directory(path, owner, kept);
+  };
+  const uid_t owner = dirs.owner();
+  const bool tidied =
+      emptied(dir.paths.app, owner, is_input) && emptied(dir.paths.output, owner, nothing) &&
+      emptied(dir.paths.checkpoint, owner, nothing) &&
+      emptied(dir.paths.temporary, owner, nothing) && clear_events(dir.paths.events, owner) &&
+      emptied(dir.paths.root, ::geteuid(), is_own);
+  if (tidied && touched) dirs.mark(dir.paths);
+  return tidied;
 }
 
 std::optional<SpareDir> SpareDirs::take(JobId job) {

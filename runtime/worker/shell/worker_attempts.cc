@@ -112,6 +112,7 @@ void WorkerShell::on(Prepare& action) {
       made = placed.status();
       if (placed.ok()) attempt->placed = *std::move(placed);
     }
+    dirs_->mark(attempt->paths);
     if (made.ok()) made = dirs_->open_to_ranks(attempt->paths);
     prepared(attempt, number, made);
     return;
@@ -142,6 +143,7 @@ kj::Promise<void> WorkerShell::place(AttemptPtr attempt, uint32_t number) {
         made = place_links(built->links, paths, *dirs, *placed);
         if (!made.ok()) return made;
       }
+      dirs->mark(paths);
       if (placed.ok() && !restores) made = dirs->open_to_ranks(paths);
       return made.ok() ? std::move(placed) : made;
     };
@@ -389,6 +391,9 @@ void WorkerShell::on(Pack& action) {
     order.build_log = build_index_->log_path(attempt->built->key);
   }
   dirs_->close_to_ranks(order.paths);
+  order.output_untouched = dirs_->is_untouched(order.paths.output, dirs_->owner());
+  order.app_untouched =
+      !order.adopted && order.placed.flat && dirs_->is_untouched(order.paths.app, dirs_->owner());
   ++attempt->pool_jobs;
   if (is_light(order)) return packed(attempt, pack_attempt(order));
   const auto work = [order = std::move(order), cache = cache_]() -> absl::StatusOr<PackedOutput> {
