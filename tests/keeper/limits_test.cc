@@ -146,7 +146,13 @@ TEST_P(KeeperLimits, AForkBombIsHeld) {
   LaunchRequest bomb = act_within("multiply", {"1500"});
   bomb.process_limit = 40;
   if (::geteuid() == 0) {
-    // A user that has no other processes.
+    // A user that has no other processes, and may not come into every directory this is built in.
+    namespace fs = std::filesystem;
+    fs::permissions(directory.path(), fs::perms(0711));
+    bomb.argv[0] = directory.path() / "bomb";
+    fs::copy_file(own_program(), bomb.argv[0]);
+    fs::permissions(bomb.argv[0], fs::perms(0755));
+    bomb.working_directory = "/";
     bomb.run_as = true;
     bomb.uid = bomb.gid = 1'000'000 + static_cast<uint32_t>(::getpid());
   }
