@@ -21,9 +21,10 @@ absl::Status explain_commit_failure(const absl::Status& status) {
     return absl::ResourceExhaustedError("the coordinator's disk is full: " + reason +
                                         "; free space there, it goes on by itself");
   }
-  return absl::UnavailableError("the coordinator cannot write its journal: " + reason +
-                                "; nothing was lost that it had acknowledged, it tries again by "
-                                "itself");
+  // Not Unavailable: it answers, and whoever asks is to hear why nothing comes of it.
+  return absl::ResourceExhaustedError(
+      "the coordinator cannot write its journal: " + reason +
+      "; nothing was lost that it had acknowledged, it tries again by itself");
 }
 
 JournalThread::JournalThread(rpc::Loop& loop, Journal& journal, blob::Store& blobs)

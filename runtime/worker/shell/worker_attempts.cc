@@ -180,6 +180,7 @@ void WorkerShell::prepared(const AttemptPtr& attempt, uint32_t number, const abs
   }
   rpc::log().warn("event=prepare_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
                   std::string(status.message()));
+  if (is_disk_full(status)) note_full_disk();
   push(failure(*attempt, status));
 }
 
@@ -426,6 +427,7 @@ void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput>
     rpc::log().warn("event=pack_failed attempt=\"{}\" error=\"{}\"", to_string(attempt->key),
                     message);
     const bool full = is_disk_full(output.status());
+    if (full) note_full_disk();
     push(PackFailed{attempt->key, full ? EndReason::disk_full : EndReason::worker_faulty, message});
   }
   pool_job_done(attempt);

@@ -1,7 +1,8 @@
 // The worker's shell. Internal to this folder; worker.cc has its life, worker_attempts.cc what it
-// does for attempts, worker_dirs.cc for their directories, worker_checkpoints.cc for their
-// checkpoints, worker_owner.cc for the machine's owner, worker_gpus.cc for GPUs, worker_builds.cc
-// what builds jobs' programs, worker_reports.cc what it tells the coordinator.
+// does for attempts, worker_dirs.cc for their directories, worker_disk.cc for a full disk,
+// worker_checkpoints.cc for checkpoints, worker_owner.cc for the machine's owner, worker_gpus.cc
+// for GPUs, worker_builds.cc what builds jobs' programs, worker_reports.cc what it tells the
+// coordinator.
 #pragma once
 
 #include <kj/async.h>
@@ -223,6 +224,12 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void on_pause(bool paused) override;
   std::vector<Gpu> offered_gpus() const;
 
+  // ---- worker_disk.cc
+  void note_full_disk();
+  kj::Promise<void> wait_for_disk();
+  int try_disk() const;
+  void say_busy();
+
   // ---- worker_gpus.cc
   void open_gpus();
   void start_session();
@@ -329,6 +336,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   static constexpr size_t kMostSpares = 256;
   SpareDirs spares_{kMostSpares};
   bool emptying_ = false;
+  std::string disk_trouble_;  // why nothing can be written; empty: it can
+  kj::Promise<void> disk_timer_ = nullptr;
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting_for_drained_;
   bool drained_ = false;
   kj::Own<kj::PromiseFulfiller<void>> keeper_ended_;

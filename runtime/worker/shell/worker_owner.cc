@@ -37,7 +37,7 @@ void WorkerShell::open_monitor() {
 }
 
 void WorkerShell::on_verdict(const owner::Verdict& verdict) {
-  push(BusyChanged{verdict.busy});
+  say_busy();
   if (std::exchange(full_gpus_, verdict.full_gpus) != verdict.full_gpus) push(ReportWanted{});
   for (const auto& [key, attempt] : attempts_) {
     if (attempt->running) pace(key);
