@@ -119,7 +119,12 @@ void Core::State::apply_record(const AttemptEnded& record) {
 
 void Core::State::learn_end(Learned& known, const AttemptOutcome& outcome, const Claim& claim) {
   if (bug == PlantedBug::forget_peaks) known.memory_bytes = known.gpu_memory_bytes = 0;
+  const uint64_t version = known.version;
   learn(known, outcome, claim);
+  if (known.version != version && !restoring) {  // what had no room may have some now
+    for (auto& [demand, queue] : queues) queue.impossible = queue.nowhere = false;
+    look_again();
+  }
   if (bug == PlantedBug::estimates_grow) {
     known.memory_bytes += known.memory_bytes / 4;
     known.gpu_memory_bytes += known.gpu_memory_bytes / 4;
