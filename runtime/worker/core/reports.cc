@@ -17,6 +17,8 @@ constexpr size_t kSmallReports = 3;
 // Each report costs a commit, however many ends it tells. While every slot has its next rank here,
 // nobody waits for the answer: ends of this time go together.
 constexpr uint64_t kCollectMs = 10;
+// Only of ranks so short that this many times what runs waits here.
+constexpr uint64_t kDeep = 8;
 constexpr size_t kLargeReports = 2;
 // A report of small outputs that was not answered for so many heartbeats is taken as lost.
 constexpr uint64_t kLostAfterHeartbeats = 3;
@@ -78,12 +80,12 @@ size_t Core::State::small_in_flight() const {
       in_flight.begin(), in_flight.end(), [](const auto& report) { return !report.second.large; }));
 }
 
-// What waits here would fill all slots.
+// Much more waits here than would fill all slots.
 bool Core::State::collects_ends() const {
   if (draining || (leased.empty() && ready.empty())) return false;
   const AttemptKey& next = ready.empty() ? leased.begin()->second : ready.begin()->second;
   const uint64_t waiting = leased.size() + ready.size();
-  return waiting * cpus_of(attempts.at(next).spec) >= config.cpus_milli;
+  return waiting * cpus_of(attempts.at(next).spec) >= kDeep * config.cpus_milli;
 }
 
 void Core::State::send_reports(TimeMs now) {
