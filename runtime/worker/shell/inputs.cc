@@ -76,6 +76,10 @@ class Placer {
 
   absl::Status place_shared(const FileRef& file, const std::string& target) {
     if (mode_ == SharedMode::root_link) return link_root_copy(file, target);
+    if (mode_ == SharedMode::copied) {
+      const uint32_t mode = (file.mode & 0111) != 0 ? 0555 : 0444;
+      return cache_.store().materialise(file.blob.digest, target, mode, false);
+    }
     absl::StatusOr<std::string> copy =
         cache_.shared_copy(file.blob.digest, (file.mode & 0111) != 0);
     if (!copy.ok()) return copy.status();

@@ -19,6 +19,7 @@ enum class SharedMode : uint8_t {
   root_link,  // a hard link to root's copy of mode 0444; ranks run as another user
   bind,       // a read-only mount that the keeper makes over an empty file
   checked,    // a symbolic link; the copy is checked after each attempt
+  copied,     // a copy for each: ranks run as root, which no mode keeps from writing
 };
 
 struct InputPrint {

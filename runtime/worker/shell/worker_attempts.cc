@@ -108,7 +108,7 @@ void WorkerShell::on(Prepare& action) {
     absl::Status made = dirs_->make(attempt->paths);
     if (made.ok() && !attempt->spec->files.empty()) {
       auto placed = place_inputs(*attempt->spec, attempt->paths, *dirs_, *cache_,
-                                 shared_mode_.value_or(SharedMode::checked));
+                                 shared_mode_.value_or(without_mounts()));
       made = placed.status();
       if (placed.ok()) attempt->placed = *std::move(placed);
     }
@@ -130,7 +130,7 @@ kj::Promise<void> WorkerShell::place(AttemptPtr attempt, uint32_t number) {
       attempt->built != nullptr ? attempt->built->spec : attempt->spec;
   kj::Promise<SharedMode> mode =
       has_shared(*inputs) ? shared_mode()
-                          : kj::Promise<SharedMode>(shared_mode_.value_or(SharedMode::checked));
+                          : kj::Promise<SharedMode>(shared_mode_.value_or(without_mounts()));
   return mode.then([this, attempt, number, inputs](SharedMode shared) -> kj::Promise<void> {
     if (attempt->forgotten || attempt->prepare_number != number) return kj::READY_NOW;
     const bool restores = attempt->checkpoint.number != 0;
@@ -205,6 +205,10 @@ kj::Promise<SharedMode> WorkerShell::shared_mode() {
   return kj::mv(paf.promise);
 }
 
+SharedMode WorkerShell::without_mounts() const {
+  return ::geteuid() == 0 && !user_ ? SharedMode::copied : SharedMode::checked;
+}
+
 // A program with a mount, started by the very keeper that is to make the mounts.
 void WorkerShell::probe_binds() {
   const std::string directory = (state_dir_ / "outbox").string();
@@ -225,7 +229,7 @@ void WorkerShell::probe_binds() {
 void WorkerShell::on_started(const AttemptKey& key, uint32_t pid, int64_t unix_ms,
                              bool binds_done) {
   if (key == kProbe) {
-    shared_mode_ = binds_done ? SharedMode::bind : SharedMode::checked;
+    shared_mode_ = binds_done ? SharedMode::bind : without_mounts();
     return;
   }
   if (is_build(key)) return on_build_started(key, binds_done);
@@ -241,7 +245,7 @@ void WorkerShell::on_started(const AttemptKey& key, uint32_t pid, int64_t unix_m
     rpc::log().warn(
         "event=mounts_failed attempt=\"{}\" next=\"shared files are links, and checked\"",
         to_string(key));
-    shared_mode_ = SharedMode::checked;
+    shared_mode_ = without_mounts();
     attempt->binds_failed = true;
     keeper_->stop(key, EndReason::inputs_unavailable, 0);
   }
@@ -325,7 +329,7 @@ void WorkerShell::on(Stop& action) {
 
 void WorkerShell::on_exited(KeptExit exit) {
   if (exit.key == kProbe) {
-    if (!shared_mode_) shared_mode_ = SharedMode::checked;  // it could not even be started
+    if (!shared_mode_) shared_mode_ = without_mounts();  // it could not even be started
     probing_ = false;
     if (keeper_ != nullptr) keeper_->forget(kProbe);
     for (auto& waiting : std::exchange(waiting_for_mode_, {})) {

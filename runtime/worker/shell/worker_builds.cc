@@ -304,7 +304,7 @@ void WorkerShell::launch_build(const BuildPtr& build) {
 void WorkerShell::on_build_started(const AttemptKey& run, bool binds_done) {
   const BuildPtr build = find_build(run);
   if (build == nullptr || build->placed.binds.empty() || binds_done) return;
-  shared_mode_ = SharedMode::checked;  // the next try has links
+  shared_mode_ = without_mounts();  // the next try has links
   build->binds_failed = true;
   keeper_->stop(run, EndReason::inputs_unavailable, 0);
 }

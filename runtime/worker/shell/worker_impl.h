@@ -186,6 +186,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   kj::Promise<void> place(AttemptPtr attempt, uint32_t number);
   void prepared(const AttemptPtr& attempt, uint32_t number, const absl::Status& status);
   kj::Promise<SharedMode> shared_mode();
+  SharedMode without_mounts() const;
   void probe_binds();
   void on_started(const AttemptKey& key, uint32_t pid, int64_t unix_ms, bool binds_done);
   void on_exited(KeptExit exit);
