@@ -12,8 +12,8 @@ constexpr std::array<std::string_view, 22> kReasonNames = {
     "time_limit",       "output_limit",      "out_of_memory", "inputs_unavailable",
     "disk_full",        "vacated",           "worker_lost",   "cancelled",
     "revoked",          "port_taken",        "worker_faulty", "bad_checkpoint",
-    "outgrew_estimate", "gpu_out_of_memory", "gpu_fault",
-    "build_failed",     "gpu_memory_limit",  "disk_limit"};
+    "outgrew_estimate", "gpu_out_of_memory", "gpu_fault",     "build_failed",
+    "gpu_memory_limit", "disk_limit"};
 static_assert(static_cast<size_t>(kLastEndReason) + 1 == kReasonNames.size());
 
 // RankState and JobState have the same names in the same order.
