@@ -172,6 +172,72 @@ TEST(JobTimeLimit, IsNothingToAJobThatHasEnded) {
   EXPECT_THAT(h.records<JobStopped>(), SizeIs(1));
 }
 
+// A job that failed, and is retried a while after that.
+struct Retried : testing::Test {
+  Harness h;
+  void SetUp() override {
+    h.attach(1, worker_info(1, 1));
+    h.submit(1, limited(1, 600'000)).IgnoreError();
+    h.end(1, key(1, 0), EndReason::exit_code);
+    h.now += 5'000'000;
+    h.unix_ms += 5'000'000;
+    h.retry(1).IgnoreError();
+    ASSERT_THAT(h.held(1), SizeIs(1));
+  }
+  // The coordinator starts anew, after another boot.
+  void restart(int64_t later_ms) {
+    h.now = 77;
+    h.unix_ms += later_ms;
+    h.restore();
+    h.at(h.now, TimerFired{h.unix_ms});
+  }
+  bool stops_after(TimeMs ms) {
+    const TimeMs end = h.now + ms;
+    while (h.now + 50'000 < end) {
+      h.now += 50'000;
+      h.attach(2, worker_info(1, 1), h.held(1));
+    }
+    h.at(end - 1);
+    if (!h.records<JobStopped>().empty()) return false;
+    h.at(end);
+    return h.records<JobStopped>().size() == 1;
+  }
+};
+
+TEST_F(Retried, CountsFromTheRetryAcrossRestarts) {
+  restart(150'000);
+  restart(250'000);
+  EXPECT_TRUE(stops_after(200'000));
+}
+
+TEST_F(Retried, EndsAtOnceWhenItsTimeWasOverWhileTheCoordinatorWasAway) {
+  restart(600'001);
+  EXPECT_THAT(h.records<JobStopped>(), SizeIs(1));
+}
+
+TEST_F(Retried, HasItsWholeTimeAfterAClockThatWasSetBack) {
+  restart(-100'000);
+  EXPECT_TRUE(stops_after(600'000));
+}
+
+TEST_F(Retried, HasItsWholeTimeWhereTheJournalDoesNotKnowTheMoment) {
+  Core core(h.config);
+  for (Record record : h.rows.replay()) {
+    if (auto* reopened = std::get_if<RanksReopened>(&record)) reopened->unix_ms = 0;
+    core.apply(record);
+  }
+  core.finish_restore(77);
+  core.step(TimerFired{h.unix_ms + 400'000}, 77);
+  for (TimeMs at = 50'000; at < 600'000; at += 50'000) {
+    const WorkerAttached attached{1, 9, worker_info(1, 1), h.held(1), 0};
+    core.step(attached, 77 + at);
+  }
+  EXPECT_THAT(core.step(TimerFired{}, 77 + 599'999).records, IsEmpty());
+  EXPECT_EQ(core.job(job_id(1))->detail, "");
+  EXPECT_EQ(core.step(TimerFired{}, 77 + 600'000).records.size(), 1u);
+  EXPECT_THAT(core.job(job_id(1))->detail, HasSubstr("time limit"));
+}
+
 // ---- second attempts ----------------------------------------------------------------------------
 
 // Four ranks on a worker of three cpus and one of one; rank 3, on the second, is slow.

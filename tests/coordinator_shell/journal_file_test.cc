@@ -276,7 +276,7 @@ INSERT INTO jobs VALUES(770115536280354817,1,x'616e6e',x')sql" +
 TEST_F(JournalFile, AVersion1IsMigratedAndGoesOn) {
   sql(version_1());
   ASSERT_EQ(open(), absl::OkStatus());
-  EXPECT_EQ(count("PRAGMA user_version"), 4);
+  EXPECT_EQ(count("PRAGMA user_version"), kJournalSchema);
   ASSERT_EQ(replayed_.size(), 6u);
   EXPECT_EQ(std::get<WorkerSeen>(replayed_[0]).name, "pc-7");
   EXPECT_EQ(*std::get<JobAdded>(replayed_[1]).spec, simple_spec(10));
@@ -309,11 +309,32 @@ TEST_F(JournalFile, AMigrationThatFindsNoRoomLeavesVersion1) {
 TEST_F(JournalFile, ALaterVersionIsRefusedByName) {
   ASSERT_EQ(open(), absl::OkStatus());
   journal_ = nullptr;
-  sql("PRAGMA user_version=5");
+  sql("PRAGMA user_version=" + std::to_string(kJournalSchema + 1));
   const absl::Status status = open();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_NE(status.message().find("has schema version 5"), absl::string_view::npos) << status;
-  EXPECT_NE(status.message().find("versions 1 to 4"), absl::string_view::npos) << status;
+  const std::string later = "has schema version " + std::to_string(kJournalSchema + 1);
+  const std::string known = "versions 1 to " + std::to_string(kJournalSchema);
+  EXPECT_NE(status.message().find(later), absl::string_view::npos) << status;
+  EXPECT_NE(status.message().find(known), absl::string_view::npos) << status;
+}
+
+// Version 5 has the tables of 4; its rows of retries say when they were.
+TEST_F(JournalFile, ARetryOfVersion4DoesNotSayWhenItWas) {
+  ASSERT_EQ(open(), absl::OkStatus());
+  ASSERT_EQ(journal_->commit({job(kJob), RanksReopened{kJob, {2, 3, 7}}}), absl::OkStatus());
+  journal_ = nullptr;
+  EXPECT_EQ(count("SELECT length(payload) FROM job_events"), 32) << "as version 4 wrote it";
+  sql("PRAGMA user_version=4");
+  ASSERT_EQ(open(), absl::OkStatus());
+  EXPECT_EQ(count("PRAGMA user_version"), kJournalSchema);
+  EXPECT_EQ(replayed<RanksReopened>().back().ranks, (std::vector<uint32_t>{2, 3, 7}));
+  EXPECT_EQ(replayed<RanksReopened>().back().unix_ms, 0);
+  ASSERT_EQ(journal_->commit({RanksReopened{kJob, {2, 3, 9}, 1'700'000'000'123}}),
+            absl::OkStatus());
+  ASSERT_EQ(open(), absl::OkStatus());
+  ASSERT_EQ(replayed<RanksReopened>().size(), 2u);
+  EXPECT_EQ(replayed<RanksReopened>().back().ranks, (std::vector<uint32_t>{2, 3, 9}));
+  EXPECT_EQ(replayed<RanksReopened>().back().unix_ms, 1'700'000'000'123);
 }
 
 // ---- damage -------------------------------------------------------------------------------------

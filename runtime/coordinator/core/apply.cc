@@ -17,7 +17,7 @@ void Core::State::apply_record(const JobAdded& record) {
   job.id = record.id;
   job.owner = record.owner;
   job.spec = record.spec;
-  job.submitted_unix_ms = record.submitted_unix_ms;
+  job.submitted_unix_ms = job.limit_from_unix_ms = record.submitted_unix_ms;
   job.ranks.reset(record.spec->repetitions);
   if (record.spec->parallel) job.gang.emplace();
   by_submission.emplace(job.order(), &job);
@@ -261,7 +261,7 @@ void Core::State::apply_record(const RanksReopened& record) {
   job->refused = job->early_failures = job->late_failures = 0;
   job->failed_early_on.clear();
   job->build_failed_on.clear();
-  job->reopened = true;
+  job->limit_from_unix_ms = record.unix_ms;
   if (!restoring && job->spec->job_time_limit_ms > 0) {
     arm_limit(*job, now + TimeMs(job->spec->job_time_limit_ms));
   }

@@ -258,6 +258,7 @@ struct JobFinished {
 struct RanksReopened {
   JobId job;
   std::vector<uint32_t> ranks;
+  int64_t unix_ms = 0;  // of the retry; 0: not known (journals before version 5)
 };
 struct JobErased {
   JobId job;

@@ -99,7 +99,7 @@ absl::Status Core::State::retry(const JobRetried& event, uint32_t& count) {
                                          " has not finished yet: wait for its end or cancel it "
                                          "first, then retry");
   }
-  RanksReopened reopened{event.id, {}};
+  RanksReopened reopened{event.id, {}, event.unix_ms};
   for (uint32_t rank = 0; rank < job->ranks.started(); ++rank) {
     const RankState state = job->ranks.state(rank);
     if (state == RankState::failed || state == RankState::cancelled) reopened.ranks.push_back(rank);

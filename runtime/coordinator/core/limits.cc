@@ -1,5 +1,5 @@
-// Time limits of jobs. A limit counts from the submission in wall time; while the coordinator runs
-// it is kept by a clock that nobody can set.
+// Time limits of jobs. A limit counts from the submission or the latest retry, in wall time; while
+// the coordinator runs it is kept by a clock that nobody can set.
 #include <algorithm>
 #include <utility>
 
@@ -26,9 +26,9 @@ void Core::State::arm_limit(Job& job, TimeMs at) {
   if (at != kNever) limits.insert({at, job.id});
 }
 
-// After a restore: the first event that tells the wall time says how much is left. A retry's moment
-// is not durable, so a job that was retried has its whole time again; so has one whose submission
-// lies in the future of a clock that was set back.
+// After a restore: the first event that tells the wall time says how much is left. A job has its
+// whole time again when its submission, or its latest retry, lies in the future of a clock that was
+// set back, or when the retry's moment is not known.
 void Core::State::settle_limits(bool timer) {
   if (unlimited.empty() || (unix_ms == 0 && !timer)) return;
   for (JobId id : std::exchange(unlimited, {})) {
@@ -36,9 +36,8 @@ void Core::State::settle_limits(bool timer) {
     if (job == nullptr || job->stopped || job->finished) continue;
     const int64_t limit = int64_t(job->spec->job_time_limit_ms);
     int64_t left = limit;
-    if (!job->reopened && unix_ms > job->submitted_unix_ms) {
-      left = std::max<int64_t>(job->submitted_unix_ms + limit - unix_ms, 0);
-    }
+    const int64_t from = job->limit_from_unix_ms;
+    if (from > 0 && unix_ms > from) left = std::max<int64_t>(from + limit - unix_ms, 0);
     arm_limit(*job, now + left);
   }
 }

@@ -212,7 +212,7 @@ struct Job {
   JobTally tally;
   std::map<uint32_t, uint32_t> checkpoint_numbers;  // the highest, of ranks that may yet save
   uint32_t ahead_leases = 0;
-  bool reopened = false;
+  int64_t limit_from_unix_ms = 0;  // its time limit counts from then; 0: from the restore
   TimeMs limit_at = kNever;      // its time limit is over; kNever: not armed
   TimeMs tail_at = kNever;       // its slow ranks are looked at; kNever: not near its end
   DemandQueue* queue = nullptr;  // where it waits for placement

@@ -22,7 +22,7 @@
 
 namespace pesc::coordinator {
 
-inline constexpr int kJournalSchema = 4;
+inline constexpr int kJournalSchema = 5;
 // Programs whose learned sizes are kept when their jobs are erased: those of the latest.
 inline constexpr uint32_t kMaxKeptPrograms = 5'000;
 

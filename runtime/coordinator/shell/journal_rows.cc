@@ -257,7 +257,8 @@ std::string encode(const JobStopped& record) {
 std::string encode(const JobFinished& record) {
   return Bytes().number(uint64_t(record.state)).number(uint64_t(record.unix_ms)).take();
 }
-// Ranges: a retry of a large job reopens long runs of ranks.
+// Ranges: a retry of a large job reopens long runs of ranks. Then its moment, which rows of
+// versions before 5 lack.
 std::string encode(const RanksReopened& record) {
   Bytes bytes;
   for (size_t i = 0; i < record.ranks.size();) {
@@ -266,6 +267,7 @@ std::string encode(const RanksReopened& record) {
     bytes.number(record.ranks[i]).number(record.ranks[end - 1]);
     i = end;
   }
+  if (record.unix_ms != 0) bytes.number(uint64_t(record.unix_ms));
   return bytes.take();
 }
 
@@ -298,12 +300,17 @@ absl::StatusOr<Record> decode_job_event(JobId job, JobEventKind kind, std::strin
     }
     case JobEventKind::reopened: {
       RanksReopened reopened{job, {}};
+      const size_t time_at = payload.size() % 16 == 8 ? payload.size() - 8 : payload.size();
+      reader = Reader(payload.substr(0, time_at));
       while (!reader.at_end() && reader.good()) {
         const uint64_t first = reader.number(), last = reader.number();
         if (!reader.good() || last >= kMaxRepetitions || first > last) {
           return absl::DataLossError("a damaged list of ranks");
         }
         for (uint64_t rank = first; rank <= last; ++rank) reopened.ranks.push_back(uint32_t(rank));
+      }
+      if (time_at < payload.size()) {
+        reopened.unix_ms = int64_t(Reader(payload.substr(time_at)).number());
       }
       record = std::move(reopened);
       break;

@@ -58,6 +58,9 @@ CREATE TABLE programs(
   seq INTEGER PRIMARY KEY, program BLOB NOT NULL UNIQUE, memory INTEGER NOT NULL,
   gpu_memory INTEGER NOT NULL, gpu_known INTEGER NOT NULL, crc INTEGER NOT NULL);
 )sql",
+    // No other tables: a row of a retry says when it was, and earlier versions would take it for a
+    // damaged one.
+    "",
 };
 static_assert(std::size(kSteps) == kJournalSchema);
 
