@@ -61,8 +61,22 @@ script() {
 # json FILE KEY...: a value in it; needs no more than sed, the keys are unique in what is read.
 json() { sed -n 's/.*"'"$2"'":"\{0,1\}\([^",}]*\)"\{0,1\}[,}].*/\1/p' "$1" | head -1; }
 
+# Also of a child that ended and that this shell has not waited for, which kill and tail take for
+# alive: a test waited in silence for what had failed.
+has_ended() {
+  case $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) in '' | Z*) return 0 ;; esac
+  return 1
+}
+
 # await FILE PATTERN PID: the first line of FILE that matches, as it is written; 1 when PID has ended.
-await() { tail -n +1 -F --pid="$3" "$1" 2>/dev/null | grep -m1 -E -- "$2"; }
+await() {
+  (until has_ended "$3"; do sleep 0.5; done) >/dev/null 2>&1 & # what tail does with --pid
+  set -- "$1" "$2" $!
+  tail -n +1 -F --pid="$3" "$1" 2>/dev/null | grep -m1 -E -- "$2"
+  set -- $? "$3"
+  kill "$2" 2>/dev/null
+  return "$1"
+}
 
 # coordinator [--listen ADDRESS]: starts one, on a free port; $ADDRESS and $COORDINATOR_PID are set.
 coordinator() {
