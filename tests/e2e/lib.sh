@@ -68,11 +68,12 @@ has_ended() {
   return 1
 }
 
-# await FILE PATTERN PID: the first line of FILE that matches, as it is written; 1 when PID has ended.
+# await FILE PATTERN PID [N]: the first (Nth) line of FILE that matches, as it is written; 1 when PID
+# has ended without it.
 await() {
   (until has_ended "$3"; do sleep 0.5; done) >/dev/null 2>&1 & # what tail does with --pid
-  set -- "$1" "$2" $!
-  tail -n +1 -F --pid="$3" "$1" 2>/dev/null | grep -m1 -E -- "$2"
+  set -- "$1" "$2" $! "${4:-1}"
+  tail -n +1 -F --pid="$3" "$1" 2>/dev/null | grep -m"$4" -E -- "$2" | sed -n "$4p" | grep .
   set -- $? "$3"
   kill "$2" 2>/dev/null
   return "$1"

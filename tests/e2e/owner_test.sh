@@ -2,16 +2,14 @@
 . "$(dirname "$0")/lib.sh"
 coordinator
 
-# await_nth FILE PATTERN PID N: the Nth line that matches.
-await_nth() { tail -n +1 -F --pid="$3" "$1" 2>/dev/null | grep -m"$4" -E -- "$2" | sed -n "$4p"; }
 # owner_says PATTERN [N]: the worker's monitor has said so (for the Nth time).
 owner_says() {
-  [ -n "$(await_nth "$WORK/worker-shared.log" "event=owner .*$1" "$WORKER_PID" "${2:-1}")" ] ||
+  [ -n "$(await "$WORK/worker-shared.log" "event=owner .*$1" "$WORKER_PID" "${2:-1}")" ] ||
     fail "the monitor does not say: $1"
 }
 # coordinator_hears PATTERN [N]: and the coordinator knows.
 coordinator_hears() {
-  [ -n "$(await_nth "$WORK/coordinator.log" "event=worker_busy .*$1" "$COORDINATOR_PID" "${2:-1}")" ] ||
+  [ -n "$(await "$WORK/coordinator.log" "event=worker_busy .*$1" "$COORDINATOR_PID" "${2:-1}")" ] ||
     fail "the coordinator does not hear: $1"
 }
 
