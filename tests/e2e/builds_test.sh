@@ -95,31 +95,33 @@ expect 1 pesc run -n 2 -o r6 --inject env --build "echo begun; sleep 600" --buil
 says "it took longer than 300ms (--build-time-limit allows more)"
 
 # ---- killed in mid-build: what is half made is never used
-mkfifo -m 666 "$WORK/gate"
+# Each of the two builds reads a gate of its own: the first may live for a moment beside the second.
+gates gate-1 gate-2
+echo 1 >"$WORK/turn"
+HALF="printf x >>$BUILT; echo half >dijkstra; chmod 755 dijkstra"
+HALF="$HALF; read l <$WORK/gate-\$(cat $WORK/turn); $BUILD"
 : >"$BUILT"
-expect 0 pesc submit -n 3 --inject env --file dijkstra.cu \
-  --build "printf x >>$BUILT; echo half >dijkstra; chmod 755 dijkstra; read l <$WORK/gate; $BUILD" \
-  -- ./dijkstra -v 9
+expect 0 pesc submit -n 3 --inject env --file dijkstra.cu --build "$HALF" -- ./dijkstra -v 9
 job=$(cat "$WORK/out")
-(: >"$WORK/gate") & # opened when the build reads: it has begun
-wait $!
+exec 8>"$WORK/gate-1" # opens when the build reads: it has begun, and waits
+echo 2 >"$WORK/turn"
 kill -9 "$EQUIPPED"
 wait "$EQUIPPED" 2>/dev/null
 (
   PATH=$PATH:$WORK/tools
   export PATH
   exec pesc-worker --coordinator "$ADDRESS" --state "$WORK/worker-equipped" --name equipped --cpus 2
-) >"$WORK/worker-equipped-2.log" 2>&1 &
+) >"$WORK/worker-equipped-2.log" 2>&1 8>&- &
 EQUIPPED=$!
 PIDS="$EQUIPPED $PIDS"
-echo go >"$WORK/gate"
+echo go >"$WORK/gate-2"
+exec 8>&-
 expect 0 pesc watch "$job"
 expect 0 pesc fetch "$job" -o r7
 equal "$(head -1 r7/output.txt)" "vertices 9 of rank 0"
 # Its cache outlives it too: nobody opens the gate for another build.
 before=$(builds)
-expect 0 pesc run -n 2 -o r8 --inject env --name again --file dijkstra.cu \
-  --build "printf x >>$BUILT; echo half >dijkstra; chmod 755 dijkstra; read l <$WORK/gate; $BUILD" \
+expect 0 pesc run -n 2 -o r8 --inject env --name again --file dijkstra.cu --build "$HALF" \
   -- ./dijkstra -v 9
 equal "$(builds)" "$before" "builds after a restart"
 expect 0 pesc drain bare --undo
