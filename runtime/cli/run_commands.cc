@@ -91,7 +91,7 @@ class RunCommand {
     if (!handle.ok()) return fail(in_flags(handle.status()));
     unclaim_ = false;
     if (resuming_ && !submitted.interrupted) retry_failed(*client, *handle);
-    return follow(*client, *handle, submitted.interrupted);
+    return follow(*client, *handle, submitted);
   }
 
  private:
@@ -211,15 +211,17 @@ class RunCommand {
     }
   }
 
-  int follow(Client& client, JobHandle& handle, bool interrupted) {
+  int follow(Client& client, JobHandle& handle, const Submitted& submitted) {
     if (!common_.json) {
       say(fmt::format("job {} ({}{})", handle.id(), count_ranks(repetitions_),
                       embedded_ ? ", in this process" : ""));
     }
-    Watched watched = watch(client, handle,
-                            {.quiet = common_.json, .interrupted = interrupted, .on_stalled = [&] {
-                               say_why_it_waits(client, handle.id());
-                             }});
+    Watched watched =
+        watch(client, handle,
+              {.quiet = common_.json,
+               .interrupted = submitted.interrupted,
+               .hung_up = submitted.hung_up,
+               .on_stalled = [&] { say_why_it_waits(client, handle.id()); }});
     if (watched.end == WatchEnd::detached) return kSucceeded;
     if (!watched.result.ok() && watched.end == WatchEnd::interrupted) return kInterrupted;
     if (!watched.result.ok()) return fail(watched.result.status());

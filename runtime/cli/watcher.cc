@@ -174,6 +174,7 @@ class Watch {
     ContactWatch contact(client_, inbox_, [this](bool answers) { contact_changed(answers); });
     last_change_ = Clock::now();
     if (options_.interrupted) interrupt();
+    if (options_.hung_up) on_signal(SIGHUP);
     while (!over_ && !left_) {
       pollfd fds[2] = {{signals_.fd(), POLLIN, 0}, {inbox_->fd(), POLLIN, 0}};
       poll(fds, 2, timeout_ms());
@@ -243,8 +244,9 @@ class Watch {
     if (signal == SIGHUP) {
       display_.lose_terminal();
       leave_terminal();
-      if (client_.embedded())
-        return;  // its ranks are this process's: it goes on without a terminal
+      // Embedded, its ranks are this process's: it goes on without a terminal. And a cancel is to
+      // be delivered.
+      if (client_.embedded() || cancelling_) return;
       watched_.end = WatchEnd::detached;
       left_ = true;
     } else if (interrupted_ && Clock::now() - interrupted_at_ <
@@ -362,6 +364,7 @@ Submitted submit_watching(Client& client, const Job& job, const std::string& id)
     poll(fds, 2, -1);
     while (int signal = signals.next()) {
       if (signal == SIGHUP) {
+        out.hung_up = true;
         leave_terminal();
       } else if (out.interrupted) {
         _exit(kInterrupted);

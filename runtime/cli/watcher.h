@@ -21,6 +21,7 @@ void block_signals();
 struct Submitted {
   absl::StatusOr<JobHandle> job = absl::CancelledError("interrupted");
   bool interrupted = false;
+  bool hung_up = false;  // the terminal was lost
 };
 Submitted submit_watching(Client& client, const Job& job, const std::string& id);
 
@@ -28,6 +29,7 @@ struct WatchOptions {
   bool cancel_on_interrupt = true;  // `run`; false: `watch` only stops watching
   bool quiet = false;               // --json: nothing but the result, and what goes wrong
   bool interrupted = false;         // already, while it was submitted
+  bool hung_up = false;             // the same
   // Called once, when nothing has run or changed for some seconds: must not block.
   std::function<void()> on_stalled;
   uint64_t stalled_after_ms = 3'000;

@@ -135,6 +135,14 @@ echo go >"$WORK/gate"
 expect 0 pesc watch last
 expect 0 pesc fetch last -o d
 equal "$(tail -1 d/output.txt)" after
+# Lost already while it was being submitted: here, before it began.
+expect 0 env --block-signal=HUP sh -c 'kill -HUP $$; exec pesc run --coordinator "$0" -n 1 -o d2 -- ./gated' \
+  "$ADDRESS"
+read -r line <"$WORK/started"
+expect 0 pesc status last --json
+equal "$(json "$WORK/out" state)" running
+echo go >"$WORK/gate"
+expect 0 pesc watch last
 
 # Join files: 0600, never over a file that is there.
 expect 0 pesc join-file user ana -o ana.join
