@@ -216,12 +216,11 @@ class RunCommand {
       say(fmt::format("job {} ({}{})", handle.id(), count_ranks(repetitions_),
                       embedded_ ? ", in this process" : ""));
     }
-    Watched watched =
-        watch(client, handle,
-              {.quiet = common_.json,
-               .interrupted = submitted.interrupted,
-               .hung_up = submitted.hung_up,
-               .on_stalled = [&] { say_why_it_waits(client, handle.id()); }});
+    Watched watched = watch(client, handle,
+                            {.quiet = common_.json,
+                             .interrupted = submitted.interrupted,
+                             .hung_up = submitted.hung_up,
+                             .on_stalled = [&] { say_why_it_waits(client, handle.id()); }});
     if (watched.end == WatchEnd::detached) return kSucceeded;
     if (!watched.result.ok() && watched.end == WatchEnd::interrupted) return kInterrupted;
     if (!watched.result.ok()) return fail(watched.result.status());

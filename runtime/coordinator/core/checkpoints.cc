@@ -216,7 +216,7 @@ void Core::State::apply_record(const CheckpointKept& record) {
   kept.attempt = record.key.attempt;
   kept.saved_ms = record.saved_ms;
   kept.total_ms = record.total_ms;
-  rank.checkpoints.push_back(std::move(kept));
+  rank.checkpoints.push_back(kept);
   if (job->gang) job->gang->excuses = 0;
   touch(*job);
 }

@@ -88,7 +88,7 @@ std::string Core::State::gang_missing(const Job& job, TimeMs at) const {
   if ((one ? capacity.most_ranks : capacity.ranks) < ranks) return too_little(job, capacity);
   const uint64_t fit = one ? now_most : now_ranks;
   if (fit >= ranks) return "is placed next";
-  const std::string more =
+  std::string more =
       "waits for " + cpus_text((ranks - fit) * cpus_of(*job.spec)) + " more cpus" +
       (need.memory_bytes > 0
            ? " with " + format_bytes((ranks - fit) * need.memory_bytes) + " of memory"

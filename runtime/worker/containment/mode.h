@@ -20,7 +20,7 @@ inline constexpr std::string_view kModeNames[] = {"auto", "cgroup2", "cgroup1", 
 inline std::string_view to_string(Mode mode) { return kModeNames[static_cast<uint8_t>(mode)]; }
 
 inline std::optional<Mode> parse_mode(std::string_view name) {
-  for (uint8_t i = 0; i < std::size(kModeNames); ++i) {
+  for (size_t i = 0; i < std::size(kModeNames); ++i) {
     if (kModeNames[i] == name) return static_cast<Mode>(i);
   }
   return std::nullopt;

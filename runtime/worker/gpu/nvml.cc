@@ -160,7 +160,7 @@ std::string Nvml::error_text(Return code) const {
   if (code == kGpuIsLost) return "it has fallen off the bus (GPU is lost)";
   if (code == kFunctionNotFound) return "this driver has no such function";
   const char* text = functions_->error_string == nullptr ? nullptr : functions_->error_string(code);
-  const std::string number = "NVML error " + std::to_string(code);
+  std::string number = "NVML error " + std::to_string(code);
   if (text == nullptr || *text == '\0') return number;
   return for_terminal(cut_utf8(text, 200)) + " (" + number + ")";
 }
