@@ -6,11 +6,14 @@
 #include <charconv>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "client/output.h"
 #include "client/session.h"
 #include "client/state.h"
 #include "model/ids.h"
 #include "runtime/cli/cli.h"
+#include "runtime/cli/line_prefix.h"
 #include "runtime/cli/report.h"
 #include "runtime/cli/watcher.h"
 
@@ -57,40 +60,6 @@ absl::Status write_out(std::string_view bytes) {
   return absl::CancelledError("standard output cannot be written");
 }
 
-// One rank's output as it is, or each line of it with the rank's number before it.
-class Printer {
- public:
-  explicit Printer(std::optional<uint32_t> prefix) : prefix_(prefix) {}
-  absl::Status print(std::string_view bytes) {
-    if (!prefix_) {
-      if (!bytes.empty()) line_begins_ = bytes.back() == '\n';
-      return write_out(bytes);
-    }
-    while (!bytes.empty()) {
-      if (line_begins_) {
-        absl::Status status = write_out(fmt::format("{}: ", *prefix_));
-        if (!status.ok()) return status;
-      }
-      size_t end = std::min(bytes.find('\n'), bytes.size() - 1) + 1;
-      line_begins_ = bytes[end - 1] == '\n';
-      absl::Status status = write_out(bytes.substr(0, end));
-      if (!status.ok()) return status;
-      bytes.remove_prefix(end);
-    }
-    return absl::OkStatus();
-  }
-  // What comes next begins a line of its own.
-  absl::Status end() {
-    if (line_begins_) return absl::OkStatus();
-    line_begins_ = true;
-    return write_out("\n");
-  }
-
- private:
-  std::optional<uint32_t> prefix_;
-  bool line_begins_ = true;
-};
-
 absl::Status say_restart(uint32_t rank, uint32_t before, uint32_t attempt) {
   fflush(stdout);  // what the attempt before wrote comes first, where both go to one terminal
   say(attempt > before
@@ -103,32 +72,34 @@ absl::Status say_restart(uint32_t rank, uint32_t before, uint32_t attempt) {
 // for, as long as it takes: what was printed is not printed again.
 class RankLog {
  public:
-  RankLog(Opened& opened, uint32_t rank, bool standard_error, bool follow,
-          std::optional<uint32_t> prefix)
+  RankLog(Opened& opened, uint32_t rank, bool standard_error, bool follow)
       : reader_(opened.client.session(), *parse_job_id(opened.job.id()), rank, standard_error),
-        printer_(prefix),
         rank_(rank),
         follow_(follow) {}
   // All that there is beyond what was printed.
   absl::Status print_more() {
     absl::Status status;
     do {
-      status = reader_.read([this](std::string_view bytes) { return printer_.print(bytes); },
-                            [this](uint32_t before, uint32_t attempt) {
-                              absl::Status ended = printer_.end();
-                              return ended.ok() ? say_restart(rank_, before, attempt) : ended;
-                            });
+      status = reader_.read(
+          [this](std::string_view bytes) {
+            if (!bytes.empty()) line_begins_ = bytes.back() == '\n';
+            return write_out(bytes);
+          },
+          [this](uint32_t before, uint32_t attempt) {
+            absl::Status ended =
+                std::exchange(line_begins_, true) ? absl::OkStatus() : write_out("\n");
+            return ended.ok() ? say_restart(rank_, before, attempt) : ended;
+          });
     } while (follow_ && absl::IsUnavailable(status));
     if (status.ok() && fflush(stdout) != 0) return absl::CancelledError("");
     return status;
   }
-  absl::Status end() { return printer_.end(); }
 
  private:
   client::OutputReader reader_;
-  Printer printer_;
   uint32_t rank_;
   bool follow_;
+  bool line_begins_ = true;
 };
 
 // A reader that went away needs no explanation.
@@ -138,7 +109,7 @@ int fail_unless_closed(const absl::Status& status) {
 
 // One rank's log; with `follow`, until the rank is final.
 int print_rank(Opened& opened, uint32_t rank, bool standard_error, bool follow) {
-  RankLog log(opened, rank, standard_error, follow, std::nullopt);
+  RankLog log(opened, rank, standard_error, follow);
   for (;;) {
     absl::StatusOr<RankResult> before = opened.job.rank(rank);
     if (follow && absl::IsUnavailable(before.status())) continue;
@@ -151,26 +122,44 @@ int print_rank(Opened& opened, uint32_t rank, bool standard_error, bool follow) 
   }
 }
 
-// Every rank's, in rank order; with `follow`, in the order they end, each line with its rank.
-int print_all(Opened& opened, bool standard_error, bool follow) {
-  if (!follow) {
-    absl::StatusOr<JobStatus> status = opened.job.status();
-    if (!status.ok()) return fail(status.status());
-    for (uint32_t rank = 0; rank < status->repetitions; ++rank) {
-      if (int code = print_rank(opened, rank, standard_error, false); code != 0) return code;
-    }
-    return kSucceeded;
+// Every rank's, in rank order.
+int print_all(Opened& opened, uint32_t ranks, bool standard_error) {
+  for (uint32_t rank = 0; rank < ranks; ++rank) {
+    if (int code = print_rank(opened, rank, standard_error, false); code != 0) return code;
   }
-  for (;;) {
-    absl::StatusOr<std::optional<RankResult>> next = opened.job.next_result();
-    if (!next.ok()) return fail(next.status());
-    if (!next->has_value()) return kSucceeded;
-    uint32_t rank = (*next)->rank;
-    RankLog log(opened, rank, standard_error, true, rank);
-    absl::Status status = log.print_more();
-    if (status.ok()) status = log.end();
-    if (!status.ok()) return fail_unless_closed(status);
-  }
+  return kSucceeded;
+}
+
+// Every rank's as it is written, each line with its rank.
+int follow_all(Opened& opened, bool standard_error) {
+  LinePrefix lines;
+  const auto print = [](const std::string& text) {
+    absl::Status status = write_out(text);
+    return status.ok() && fflush(stdout) != 0 ? absl::CancelledError("") : status;
+  };
+  client::JobOutput::Listener listener;
+  listener.bytes = [&](uint32_t rank, std::string_view bytes) {
+    return print(lines.add(rank, bytes));
+  };
+  listener.restarted = [&](uint32_t rank, uint32_t before, uint32_t attempt) {
+    absl::Status status = print(lines.end());
+    return status.ok() ? say_restart(rank, before, attempt) : status;
+  };
+  client::JobOutput output(opened.client.session(), *parse_job_id(opened.job.id()), standard_error,
+                           std::move(listener));
+  absl::Status status = output.follow();
+  if (status.ok()) status = print(lines.end());
+  return status.ok() ? kSucceeded : fail_unless_closed(status);
+}
+
+int print_job(Opened& opened, bool standard_error, bool follow) {
+  absl::StatusOr<JobStatus> status = opened.job.status();
+  while (follow && absl::IsUnavailable(status.status())) status = opened.job.status();
+  if (!status.ok()) return fail(status.status());
+  if (!follow) return print_all(opened, status->repetitions, standard_error);
+  // Of a single rank nothing is to be told apart.
+  return status->repetitions == 1 ? print_rank(opened, 0, standard_error, true)
+                                  : follow_all(opened, standard_error);
 }
 
 // Nothing: all ranks.
@@ -207,7 +196,7 @@ int logs(const Common& common, const Logs& options) {
     });
   }
   int code = rank->has_value() ? print_rank(*opened, **rank, options.standard_error, options.follow)
-                               : print_all(*opened, options.standard_error, options.follow);
+                               : print_job(*opened, options.standard_error, options.follow);
   opened->client.session()->on_contact({});
   return code;
 }
@@ -251,9 +240,10 @@ void add_follow_commands(CLI::App& app, Common& common, Commands& commands) {
   add_common_flags(logs_app, common, false);
   logs_app->add_option("job", chosen->job, "JOB")->required();
   logs_app->add_option("rank", chosen->rank, "RANK, from 0; default: all, in rank order");
-  logs_app->add_flag("-f,--follow", chosen->follow,
-                     "With a RANK: live, until it is over; without: each rank's when it is over, "
-                     "until the job is");
+  logs_app->add_flag(
+      "-f,--follow", chosen->follow,
+      "Live, until the rank is over, or without RANK the job: the lines of all ranks "
+      "as they are written, each behind its rank, '[7] line'");
   logs_app->add_flag("--stderr", chosen->standard_error, "Standard error instead of output");
   logs_app
       ->add_flag(

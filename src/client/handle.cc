@@ -1,69 +1,22 @@
 #include <condition_variable>
 #include <deque>
 
+#include "client/follow.h"
 #include "client/state.h"
 
 namespace pesc {
 namespace {
 
 using client::FinalRank;
+using client::Followed;
+using client::kFollowMs;
+using client::kNoRevision;
 using client::Session;
 using client::UserSession;
-using FollowResponse = capnp::Response<protocol::UserSession::FollowResults>;
-
-constexpr uint32_t kPollMs = 20'000;
-// Asks not to be told of changes, but only of ranks that become final.
-constexpr uint64_t kNoRevision = protocol::NO_REVISION;
 
 // "More than this many are final" is true when all are.
 uint32_t last_rank(const JobStatus& status) {
   return status.repetitions == 0 ? 0 : status.repetitions - 1;
-}
-
-struct Followed {
-  JobStatus status;
-  uint64_t revision = 0;
-  uint32_t committed = 0;
-  std::vector<RankResult> finished;
-  std::vector<RankProgress> progress;
-};
-
-// A coordinator that is stopped, or behind a network that drops everything, says nothing at all:
-// after this long past the answer's time the connection is given up, and made again.
-constexpr uint32_t kSilenceMs = 10'000;
-
-kj::Promise<Followed> follow(Session& session, UserSession& user, JobId id, uint64_t revision,
-                             uint32_t committed, uint32_t wait_ms) {
-  auto request = user.followRequest();
-  request.setId(id.value);
-  request.setRevision(revision);
-  request.setCommitted(committed);
-  request.setMaxWaitMs(wait_ms);
-  kj::Promise<Followed> silence =
-      session.thread()
-          .loop()
-          .timer()
-          .afterDelay((int64_t{wait_ms} + kSilenceMs) * kj::MILLISECONDS)
-          .then([]() -> kj::Promise<Followed> {
-            return KJ_EXCEPTION(DISCONNECTED, "unavailable: the coordinator does not answer");
-          });
-  kj::Promise<Followed> answer =
-      request.send().then([local = session.embedded()](FollowResponse response) {
-        Followed out;
-        out.status = client::to_public(response.getStatus());
-        out.revision = response.getStatus().getRevision();
-        out.committed = response.getStatus().getCommitted();
-        for (auto rank : response.getFinished()) {
-          out.finished.push_back(client::to_public(rank).result);
-          if (local) client::say_this_machine(out.finished.back());
-        }
-        for (auto rank : response.getProgress()) out.progress.push_back(client::to_public(rank));
-        if (local) client::say_this_machine(out.status);
-        return out;
-      });
-  // Embedded, both sides stop and sleep together: no silence to be found.
-  if (session.embedded()) return answer;
-  return answer.exclusiveJoin(kj::mv(silence));
 }
 
 // What a follower is told of: each change (at most ten times a second), each rank that became
@@ -104,7 +57,7 @@ class Follower : public std::enable_shared_from_this<Follower> {
     return raw
         ->attempt<Followed>(
             [raw, id = id_, revision, committed](UserSession& user) {
-              return follow(*raw, user, id, revision, committed, kPollMs);
+              return client::follow(*raw, user, id, revision, committed, kFollowMs);
             },
             client::kForever, 100)
         .then(
@@ -220,8 +173,8 @@ void JobHandle::on_result(std::function<void(const RankResult&)> callback, Execu
   auto each = [run, seen, callback](absl::StatusOr<Followed> followed) {
     if (!followed.ok()) return false;
     *seen += followed->finished.size();
-    for (RankResult& rank : followed->finished) {
-      run([callback, rank = std::move(rank)] { callback(rank); });
+    for (FinalRank& rank : followed->finished) {
+      run([callback, rank = std::move(rank.result)] { callback(rank); });
     }
     return !(followed->status.finished() && *seen >= followed->committed);
   };
@@ -253,13 +206,13 @@ absl::StatusOr<std::optional<RankResult>> JobHandle::next_result() {
   for (;;) {
     auto followed = state_->session->call<Followed>(
         [session = state_->session.get(), id, next](UserSession& user) {
-          return follow(*session, user, id, kNoRevision, next, kPollMs);
+          return client::follow(*session, user, id, kNoRevision, next, kFollowMs);
         },
         client::kForever);
     if (!followed.ok()) return followed.status();
     if (!followed->finished.empty()) {
       ++next_;
-      return std::move(followed->finished.front());
+      return std::move(followed->finished.front().result);
     }
     if (followed->status.finished()) return std::optional<RankResult>();
   }
@@ -293,17 +246,17 @@ absl::StatusOr<JobResult> JobHandle::wait(std::chrono::milliseconds timeout) {
   JobId id = state_->id;
   uint32_t last = 0;
   for (bool first = true;; first = false) {
-    uint64_t left_ms = kPollMs;
+    uint64_t left_ms = kFollowMs;
     if (!for_ever) {
       auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
       if (left.count() <= 0 && !first) {
         return absl::DeadlineExceededError("job " + state_->id_text + " is not over yet");
       }
-      left_ms = std::clamp<int64_t>(left.count(), 0, kPollMs);
+      left_ms = std::clamp<int64_t>(left.count(), 0, kFollowMs);
     }
     auto followed = state_->session->call<Followed>(
         [session = state_->session.get(), id, last, left_ms](UserSession& user) {
-          return follow(*session, user, id, kNoRevision, last, left_ms);
+          return client::follow(*session, user, id, kNoRevision, last, left_ms);
         },
         for_ever ? client::kForever : left_ms);
     if (!followed.ok()) {

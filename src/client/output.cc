@@ -1,4 +1,6 @@
 // What a rank wrote, running or finished: as a stream, and as strings of bounded length.
+#include "client/output.h"
+
 #include <algorithm>
 #include <utility>
 
@@ -10,40 +12,15 @@ namespace pesc {
 namespace {
 
 using client::FinalRank;
+using client::LiveOutput;
 using client::Session;
+using client::Stream;
+using client::stream_of;
 using client::UserSession;
 
 constexpr uint32_t kLiveBytes = 1 << 20;
 constexpr uint64_t kMaxBuildLogBytes = 4 << 20;
 constexpr size_t kLogsTried = 16;
-
-enum class Stream : uint8_t { output = 1, error = 2, build = 3 };
-Stream stream_of(bool standard_error) { return standard_error ? Stream::error : Stream::output; }
-
-struct LiveOutput {
-  std::string bytes;
-  uint32_t attempt = 0;  // whose bytes they are; of a rank that is over: which one decided
-};
-
-// The next bytes of a rank that runs; none when there are none yet, or when it runs no more.
-// `attempt`: which one, if it still runs; 0: the newest.
-absl::StatusOr<LiveOutput> read_live(Session& session, JobId id, uint32_t rank, uint32_t attempt,
-                                     uint64_t offset, Stream stream) {
-  return session.call<LiveOutput>([=](UserSession& user) {
-    auto request = user.readLogRequest();
-    request.setId(id.value);
-    request.setRank(rank);
-    request.setStream(static_cast<uint8_t>(stream));
-    request.setAttempt(attempt);
-    request.setOffset(offset);
-    request.setMaxBytes(kLiveBytes);
-    return request.send().then([](capnp::Response<protocol::UserSession::ReadLogResults> response) {
-      auto data = response.getData();
-      return LiveOutput{std::string(reinterpret_cast<const char*>(data.begin()), data.size()),
-                        response.getAttempt()};
-    });
-  });
-}
 
 // Of a finished rank, from `offset` on. NotFound: it left none.
 absl::Status stream_final(const std::shared_ptr<Session>& session, const FinalRank& rank,
@@ -51,9 +28,41 @@ absl::Status stream_final(const std::shared_ptr<Session>& session, const FinalRa
   if (rank.output.empty()) {
     return absl::NotFoundError("rank " + std::to_string(rank.result.rank) + " left no output");
   }
+  return client::stream_packed(client::download(session, rank.output), standard_error, offset,
+                               sink);
+}
+
+absl::StatusOr<LiveOutput> read_live(Session& session, JobId id, uint32_t rank, uint32_t attempt,
+                                     uint64_t offset, Stream stream) {
+  const client::LiveRead read{rank, attempt, offset, kLiveBytes};
+  return session.call<LiveOutput>(
+      [=](UserSession& user) { return client::read_live(user, id, read, stream); });
+}
+
+}  // namespace
+
+namespace client {
+
+kj::Promise<LiveOutput> read_live(UserSession& user, JobId id, const LiveRead& read,
+                                  Stream stream) {
+  auto request = user.readLogRequest();
+  request.setId(id.value);
+  request.setRank(read.rank);
+  request.setStream(static_cast<uint8_t>(stream));
+  request.setAttempt(read.attempt);
+  request.setOffset(read.offset);
+  request.setMaxBytes(read.max_bytes);
+  return request.send().then([](capnp::Response<protocol::UserSession::ReadLogResults> response) {
+    auto data = response.getData();
+    return LiveOutput{std::string(reinterpret_cast<const char*>(data.begin()), data.size()),
+                      response.getAttempt()};
+  });
+}
+
+absl::Status stream_packed(const blob::ByteSource& source, bool standard_error, uint64_t offset,
+                           const OutputSink& sink) {
   uint64_t skip = offset;
-  return blob::stream_member(client::download(session, rank.output),
-                             standard_error ? "stderr.txt" : "output.txt",
+  return blob::stream_member(source, standard_error ? "stderr.txt" : "output.txt",
                              [&](std::string_view bytes) {
                                size_t cut = std::min<uint64_t>(skip, bytes.size());
                                skip -= cut;
@@ -61,10 +70,6 @@ absl::Status stream_final(const std::shared_ptr<Session>& session, const FinalRa
                                return bytes.empty() ? absl::OkStatus() : sink(bytes);
                              });
 }
-
-}  // namespace
-
-namespace client {
 
 absl::Status OutputReader::read(const OutputSink& sink, const Restarted& restarted) {
   for (;;) {
@@ -74,7 +79,8 @@ absl::Status OutputReader::read(const OutputSink& sink, const Restarted& restart
     // One that never had more than one attempt need not be asked for which it was.
     LiveOutput live{"", info->result.attempts};
     if (runs || info->result.attempts > 1) {
-      auto read = read_live(*session_, id_, rank_, attempt_, offset_, stream_of(standard_error_));
+      auto read =
+          pesc::read_live(*session_, id_, rank_, attempt_, offset_, stream_of(standard_error_));
       // A worker that was just given the attempt, or has just handed it in, does not have it.
       if (!read.ok() && !absl::IsNotFound(read.status())) return read.status();
       if (read.ok()) live = *std::move(read);
@@ -113,7 +119,7 @@ absl::StatusOr<std::string> read_build_log_of(const std::shared_ptr<Session>& se
   }
   std::string log;
   while (log.size() < kMaxBuildLogBytes) {
-    auto live = read_live(*session, id, rank.result.rank, 0, log.size(), Stream::build);
+    auto live = pesc::read_live(*session, id, rank.result.rank, 0, log.size(), Stream::build);
     if (!live.ok()) return live.status();
     if (live->bytes.empty()) break;
     log += live->bytes;

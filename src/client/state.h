@@ -54,12 +54,13 @@ class OutputReader {
   // Not called for the first attempt that is read. An error ends the reading.
   using Restarted = std::function<absl::Status(uint32_t before, uint32_t attempt)>;
   OutputReader(std::shared_ptr<Session> session, JobId id, uint32_t rank, bool standard_error,
-               uint64_t offset = 0)
+               uint64_t offset = 0, uint32_t attempt = 0)
       : session_(std::move(session)),
         id_(id),
         rank_(rank),
         standard_error_(standard_error),
-        offset_(offset) {}
+        offset_(offset),
+        attempt_(attempt) {}
   // All that there is beyond what was given before; may be called again, after an error too. While
   // an attempt runs it is stayed with, though a second one has been started beside it.
   absl::Status read(const OutputSink& sink, const Restarted& restarted);
@@ -70,7 +71,7 @@ class OutputReader {
   uint32_t rank_;
   bool standard_error_;
   uint64_t offset_;
-  uint32_t attempt_ = 0;  // 0: nothing was read yet
+  uint32_t attempt_;  // 0: nothing was read yet
 };
 
 // The log of the build of a job's program, as the rank's worker wrote it, or the first rank's that

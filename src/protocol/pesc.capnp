@@ -248,6 +248,8 @@ interface UserSession {
   pause @15 (worker :Text, pause :Bool) -> (id :UInt64, name :Data, attempts :UInt32);
   # Administrators only. By name or id; durable. A paused worker gets no leases, and freezes what it
   # runs. pause = false ends a pause and a drain.
+  running @16 (id :UInt64, first :UInt32, max :UInt32) -> (ranks :List(UInt32));
+  # Those that run now, in rank order, from `first` on, at most 1,000 a call.
 }
 
 # ---- workers -----------------------------------------------------------------------------------

@@ -216,6 +216,34 @@ TEST_F(Sessions, LiveOutputComesFromTheWorker) {
   EXPECT_EQ(over.getData().size(), 0u);
 }
 
+TEST_F(Sessions, WhichRanksRunIsToldByPages) {
+  FakeUser ann = user(), bob = user("bob");
+  FakeWorker worker = this->worker(7, 4);
+  ASSERT_EQ(worker.attach(), absl::OkStatus());
+  ASSERT_EQ(ann.submit(kJob, simple_spec(10)), absl::OkStatus());
+  std::vector<Lease> leases;
+  for (int i = 0; i < 4; ++i) leases.push_back(worker.next_lease());
+  const auto ask = [&](FakeUser& who, uint32_t first, uint32_t max) {
+    auto request = who.session().runningRequest();
+    request.setId(kJob.value);
+    request.setFirst(first);
+    request.setMax(max);
+    return request;
+  };
+  const auto running = [&](uint32_t first, uint32_t max) {
+    std::vector<uint32_t> ranks;
+    auto response = loop.wait(ask(ann, first, max).send());
+    for (uint32_t rank : response.getRanks()) ranks.push_back(rank);
+    return ranks;
+  };
+  EXPECT_EQ(running(0, 100), (std::vector<uint32_t>{0, 1, 2, 3})) << "without those leased ahead";
+  EXPECT_EQ(running(1, 2), (std::vector<uint32_t>{1, 2}));
+  EXPECT_EQ(running(4, 100), std::vector<uint32_t>());
+  EXPECT_EQ(status_of(loop, ask(bob, 0, 100)).code(), absl::StatusCode::kNotFound);
+  ASSERT_EQ(ann.cancel(kJob), absl::OkStatus());
+  EXPECT_EQ(running(0, 100), std::vector<uint32_t>());
+}
+
 TEST_F(Sessions, AWorkerThatIsGoneIsAwayAndOneThatComesAgainReplacesItself) {
   FakeUser ann = user();
   auto states = [&] {

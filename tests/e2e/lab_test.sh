@@ -81,6 +81,30 @@ expect 0 pesc watch "$GATED"
 expect 0 pesc fetch "$GATED" -o g
 equal "$(tail -1 g/output.txt)" after
 
+# A whole job's output, live: each line behind its rank, until the job is over.
+gates gate0 gate1
+script both 'echo "before $PESC_RANK"; read line <"'"$WORK"'/gate$PESC_RANK"; echo "after $PESC_RANK"'
+expect 0 pesc submit --coordinator "$ADDRESS" -n 2 -- ./both
+BOTH=$(cat "$WORK/out")
+pesc logs "$BOTH" -f >"$WORK/both" 2>"$WORK/both.err" &
+FOLLOW=$!
+PIDS="$FOLLOW $PIDS"
+for i in 0 1; do equal "$(await "$WORK/both" "before $i" "$FOLLOW")" "[$i] before $i"; done
+echo go >"$WORK/gate1"
+equal "$(await "$WORK/both" after "$FOLLOW")" "[1] after 1" "while rank 0 runs"
+echo go >"$WORK/gate0"
+wait "$FOLLOW"
+equal $? 0 "logs -f of all"
+equal "$(tail -1 "$WORK/both")" "[0] after 0"
+equal "$(sort "$WORK/both" | tr '\n' ' ')" "[0] after 0 [0] before 0 [1] after 1 [1] before 1 "
+expect 0 pesc logs "$BOTH"
+printf 'before 0\nafter 0\nbefore 1\nafter 1\n' >expected
+same "$WORK/out" expected
+expect 0 pesc logs "$JOB" -f --stderr
+equal "$(sort "$WORK/out" | tr '\n' ' ')" "[0] err 0 [1] err 1 [2] err 2 [3] err 3 "
+expect 0 pesc logs "$GATED" -f
+equal "$(tr '\n' ' ' <"$WORK/out")" "before 0 after " "the only rank needs no number"
+
 # Failing, why, retry, cancel, rm.
 expect 1 pesc run --coordinator "$ADDRESS" -n 2 -o b -- ./bad
 says "exit code 3: no luck"
@@ -136,7 +160,7 @@ expect 0 pesc watch last
 expect 0 pesc fetch last -o d
 equal "$(tail -1 d/output.txt)" after
 # Lost already while it was being submitted: here, before it began.
-expect 0 env --block-signal=HUP sh -c 'kill -HUP $$; exec pesc run --coordinator "$0" -n 1 -o d2 -- ./gated' \
+expect 0 env --block-signal=HUP sh -c 'kill -HUP $$; exec pesc run --coordinator "$0" -o d2 -- ./gated' \
   "$ADDRESS"
 read -r line <"$WORK/started"
 expect 0 pesc status last --json

@@ -49,11 +49,10 @@ ALL=$!
 follow rank pesc logs -f "$JOB" 0
 RANK=$!
 await "$WORK/rank.out" 'rank 0' "$RANK" >/dev/null
+equal "$(await "$WORK/all.out" 'rank 0' "$ALL")" "[0] rank 0"
 # All of them are connected now: what they were told of is counted.
-for pid in "$WATCH" "$ALL"; do
-  while ! grep -q 'ESTAB\|socket' "/proc/$pid/wchan" 2>/dev/null &&
-    ! ls -l "/proc/$pid/fd" | grep -q socket; do :; done
-done
+while ! grep -q 'ESTAB\|socket' "/proc/$WATCH/wchan" 2>/dev/null &&
+  ! ls -l "/proc/$WATCH/fd" | grep -q socket; do :; done
 end_coordinator
 AWAY="the coordinator at $ADDRESS does not answer; waiting for it (the job goes on without us). Ctrl-C"
 for each in "killed $RUN" "watch $WATCH" "all $ALL" "rank $RANK"; do
@@ -77,7 +76,7 @@ for name in killed watch all rank; do
   once $name "does not answer"
   once $name "answers again"
 done
-equal "$(tr '\n' ' ' <"$WORK/all.out")" "0: rank 0 1: rank 1 "
+equal "$(tr '\n' ' ' <"$WORK/all.out")" "[0] rank 0 [1] rank 1 "
 equal "$(cat "$WORK/rank.out")" "rank 0"
 printf 'rank 0\nrank 1\n' >expected
 same r/output.txt expected

@@ -62,6 +62,7 @@ class UserSessionServer final : public protocol::UserSession::Server {
   kj::Promise<void> makeToken(MakeTokenContext context) override;
   kj::Promise<void> drain(DrainContext context) override;
   kj::Promise<void> pause(PauseContext context) override;
+  kj::Promise<void> running(RunningContext context) override;
 
  private:
   struct Following {
@@ -345,6 +346,22 @@ kj::Promise<void> UserSessionServer::remove(RemoveContext context) {
   event.id = visible(context.getParams().getId()).id;
   return service_->ask<Answer>(event).then(
       [](Answer answer) { rpc::throw_if_error(answer.status); });
+}
+
+kj::Promise<void> UserSessionServer::running(RunningContext context) {
+  const auto params = context.getParams();
+  const JobView job = visible(params.getId());
+  const uint32_t max = std::min(params.getMax(), kMaxPage);
+  std::vector<uint32_t> ranks;
+  for (const RunningRank& running : service_->core().running(job.id)) {  // in rank order
+    if (ranks.size() >= max) break;
+    const uint32_t rank = running.key.rank;
+    if (running.ahead || rank < params.getFirst()) continue;
+    if (ranks.empty() || ranks.back() != rank) ranks.push_back(rank);  // once of two attempts
+  }
+  auto out = context.getResults().initRanks(ranks.size());
+  for (unsigned i = 0; i < ranks.size(); ++i) out.set(i, ranks[i]);
+  return service_->settled();
 }
 
 kj::Promise<void> UserSessionServer::readLog(ReadLogContext context) {
