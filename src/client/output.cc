@@ -83,8 +83,11 @@ absl::Status OutputReader::read(const OutputSink& sink, const Restarted& restart
           pesc::read_live(*session_, id_, rank_, attempt_, offset_, stream_of(standard_error_));
       // A worker that was just given the attempt, or has just handed it in, does not have it.
       if (!read.ok() && !absl::IsNotFound(read.status())) return read.status();
-      if (read.ok()) live = *std::move(read);
-      if (!read.ok() && attempt_ != 0) live.attempt = attempt_;
+      if (read.ok()) {
+        live = *std::move(read);
+      } else if (attempt_ != 0) {
+        live.attempt = attempt_;
+      }
     }
     if (live.attempt != attempt_) {
       const uint32_t before = std::exchange(attempt_, live.attempt);

@@ -142,7 +142,7 @@ std::string format_bytes(uint64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  const auto tenths = static_cast<uint64_t>(value * 10 + 0.5);
+  const auto tenths = static_cast<uint64_t>(std::llround(value * 10));
   std::string text = std::to_string(tenths / 10);
   if (tenths % 10 != 0) text += "." + std::to_string(tenths % 10);
   return text + " " + kUnits[unit];
