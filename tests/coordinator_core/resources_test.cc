@@ -263,6 +263,40 @@ TEST(Gpus, AParallelJobGetsAllOfThemOrNone) {
   EXPECT_EQ(h.leased(2), 2u);
 }
 
+// Seed 3020916: all workers together had no room for it, by what was known of its program.
+struct GangThatIsNotKnown : testing::Test {
+  Harness h;
+  void SetUp() override {
+    WorkerInfo info = with_gpus(1, {gpu("a", 8 * kGiB)});
+    info.room = "lab";
+    h.attach(1, info);
+    h.attach(2, with_gpus(2, {gpu("b", 8 * kGiB)}));
+    JobSpec gang = on_gpus(2, 1000);
+    gang.parallel = true;
+    gang.room = "lab";
+    h.submit(1, gang).IgnoreError();
+    EXPECT_EQ(h.leased(1), 0u) << "each wants a GPU for itself, and there is one";
+    EXPECT_THAT(why(h, 1), HasSubstr("needs room for 2 ranks"));
+  }
+};
+
+TEST_F(GangThatIsNotKnown, IsTriedAgainWhenItsProgramTakesLess) {
+  JobSpec same = on_gpus(1, 1000);
+  same.room = "lab";
+  h.submit(2, same, "bob").IgnoreError();
+  ASSERT_THAT(h.held(1), ElementsAre(key(2, 0)));
+  h.end(1, key(2, 0), used(kGiB));
+  EXPECT_EQ(h.leased(1), 2u);
+}
+
+TEST_F(GangThatIsNotKnown, IsTriedAgainWhenThatWasSeenElsewhere) {
+  h.submit(2, on_gpus(2, 1000), "bob").IgnoreError();
+  while (!h.held(1).empty()) h.end(1, h.held(1).front(), EndReason::exit_code);
+  ASSERT_THAT(h.held(2), SizeIs(1));
+  h.end(2, h.held(2).front(), used(kGiB));
+  EXPECT_EQ(h.leased(1), 2u);
+}
+
 // ---- memory, disk, names ------------------------------------------------------------------------
 
 TEST(Memory, IsLearnedOfAProgramWithItsArguments) {
