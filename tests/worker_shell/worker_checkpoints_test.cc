@@ -4,7 +4,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <atomic>
+
 #include "runtime/common/state_dir.h"
+#include "runtime/worker/shell/clock.h"
 #include "runtime/worker/shell/ports.h"
 #include "tests/worker_shell/worker_fixture.h"
 
@@ -216,6 +219,78 @@ TEST_F(WorkerCheckpointsTest, ACancelledRanksSaveIsNotWaitedFor) {
   worker_.reset();
   EXPECT_EQ(fake_.uploaded, 1) << "the other pieces are not sent";
   EXPECT_TRUE(fake_.checkpoints.empty());
+}
+
+// A worker whose machine sleeps when a test says so: its clock goes on, its timers do not.
+class WorkerSleepsTest : public WorkerCheckpointsTest {
+ protected:
+  static constexpr uint64_t kHour = 3'600'000;
+
+  void open() {
+    Options options;
+    options.now_ms = [this] { return boot_ms() + slept_ms_; };
+    WorkerTest::open(options);
+  }
+  uint64_t saved_ms(size_t number) {
+    fake_.wait_until([&] { return fake_.checkpoints.size() > number; });
+    return fake_.checkpoints[number].saved_ms;
+  }
+  // The save that was answered is over for the worker too.
+  void settle() {
+    fake_.wait_until([this] {
+      for (const auto& entry :
+           fs::recursive_directory_iterator(state_.path() / "worker/attempts")) {
+        if (entry.path().filename() == "snapshot") return false;
+      }
+      return true;
+    });
+    fake_.lease(key_of(99), script(""));  // of the same job, so it runs the same script
+    fake_.wait_for_end(key_of(99));
+  }
+  std::atomic<int64_t> slept_ms_ = 0;
+};
+
+TEST_F(WorkerSleepsTest, WhatIsSavedStandsForNoWorkOfThatTime) {
+  open();
+  const std::string go = fifo("go");
+  const std::string save = "echo checkpoint >> \"$PESC_EVENTS\"; read x < " + go + "\n";
+  fake_.lease(key_of(0), script("echo 'progress 0.5' >> \"$PESC_EVENTS\"; read x < " + go +
+                                "\ncd \"$PESC_CHECKPOINT_DIR\"; echo 1 > state; " + save +
+                                "echo 2 > state; " + save));
+  fake_.wait_until([&] { return fake_.has_progress(0.5); });
+  slept_ms_ += 2 * kHour;
+  write_file(go, "go\n");
+  EXPECT_LT(saved_ms(0), kHour);
+  write_file(go, "go\n");
+  EXPECT_GE(saved_ms(1), saved_ms(0));
+  EXPECT_LT(saved_ms(1), kHour);
+  write_file(go, "go\n");
+  EXPECT_EQ(fake_.wait_for_end(key_of(0)).outcome.reason, EndReason::succeeded);
+}
+
+TEST_F(WorkerSleepsTest, WhatWasMarkedBeforeIsNotLessForIt) {
+  open();
+  const std::string go = fifo("go");
+  fake_.lease(
+      key_of(0),
+      script("[ $PESC_RANK = 99 ] && exit 0\n"
+             "cd \"$PESC_CHECKPOINT_DIR\"; echo 'progress 0.5' >> \"$PESC_EVENTS\"; read x < " +
+             go + "\necho 1 > state; echo checkpoint >> \"$PESC_EVENTS\"; read x < " + go +
+             "\necho 2 > state; echo checkpoint >> \"$PESC_EVENTS\"\n"
+             "echo 'progress 0.6' >> \"$PESC_EVENTS\"; read x < " +
+             go));
+  fake_.wait_until([&] { return fake_.has_progress(0.5); });
+  slept_ms_ += 1'000;  // no more than a timer may be late: it counts
+  write_file(go, "go\n");
+  EXPECT_GE(saved_ms(0), 1'000u);
+  settle();
+  write_file(go, "go\n");
+  fake_.wait_until([&] { return fake_.has_progress(0.6); });
+  slept_ms_ += 2 * kHour;  // the second one waits for its turn
+  EXPECT_GE(saved_ms(1), saved_ms(0));
+  EXPECT_LT(saved_ms(1), kHour);
+  write_file(go, "go\n");
+  EXPECT_EQ(fake_.wait_for_end(key_of(0)).outcome.reason, EndReason::succeeded);
 }
 
 TEST_F(WorkerCheckpointsTest, AnEmptyDirectoryIsNoCheckpoint) {

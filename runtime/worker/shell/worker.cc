@@ -263,7 +263,7 @@ void WorkerShell::adopt(KeptAttempt kept) {
   const auto unix_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
       std::chrono::system_clock::now().time_since_epoch());
   attempt->started_boot_ms =
-      boot_ms() - std::max<int64_t>(0, unix_ms.count() - kept.started_unix_ms);
+      now_ms() - std::max<int64_t>(0, unix_ms.count() - kept.started_unix_ms);
   const bool marked = has_checkpoint_event(attempt->paths.events);
   adopt_gpus(*attempt, kept.pid);
   if (kept.running) watch_disk(attempt);
@@ -330,7 +330,7 @@ void WorkerShell::drain_events() {
   for (size_t i = 0; i < kEventsPerTurn && !events_.empty(); ++i) {
     Event event = std::move(events_.front());
     events_.pop_front();
-    Step step = core_->step(event, boot_ms());
+    Step step = core_->step(event, now_ms());
     for (Action& action : step.actions) {
       if (std::holds_alternative<Start>(action) || std::holds_alternative<Stop>(action)) {
         perform(action);
@@ -374,8 +374,9 @@ void WorkerShell::arm_timer() {
   const std::optional<TimeMs> deadline = core_->next_deadline();
   if (!deadline || (armed_ && *armed_ <= *deadline)) return;
   armed_ = deadline;
-  const TimeMs delay = std::max<TimeMs>(0, *deadline - boot_ms());
-  timer_due_ms_ = boot_ms() + delay;
+  const TimeMs now = now_ms();
+  const TimeMs delay = std::max<TimeMs>(0, *deadline - now);
+  timer_due_ms_ = now + delay;
   timer_ = loop_.timer()
                .afterDelay(delay * kj::MILLISECONDS)
                .then([this] {

@@ -44,6 +44,8 @@ struct Options {
   // Out of contact with the coordinator for this long, it stops what runs; so does the keeper that
   // no worker has asked for this long. 0: never.
   uint64_t detached_limit_ms = 7ull * 24 * 3'600'000;
+  // The worker's `now`; empty: CLOCK_BOOTTIME. For who tests what a sleep of the machine does.
+  std::function<int64_t()> now_ms;
   std::filesystem::path keeper_program;  // empty: beside the library, or the one carried inside it
 };
 

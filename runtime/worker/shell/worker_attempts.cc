@@ -235,7 +235,7 @@ void WorkerShell::on_started(const AttemptKey& key, uint32_t pid, int64_t unix_m
   if (is_build(key)) return on_build_started(key, binds_done);
   AttemptPtr attempt = find(key);
   if (attempt == nullptr) return;
-  attempt->started_boot_ms = boot_ms();
+  attempt->started_boot_ms = now_ms();
   watch_->add(key, attempt->paths.events);
   watch_gpu_use(*attempt, pid);
   watch_disk(attempt);

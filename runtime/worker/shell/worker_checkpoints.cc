@@ -144,7 +144,7 @@ class Sending {
 // How much of the attempt's running time what is saved now stands for.
 uint64_t WorkerShell::saved_ms(const ShellAttempt& attempt) const {
   const int64_t ran =
-      attempt.running ? boot_ms() - attempt.started_boot_ms : static_cast<int64_t>(attempt.ran_ms);
+      attempt.running ? now_ms() - attempt.started_boot_ms : static_cast<int64_t>(attempt.ran_ms);
   const int64_t marked =
       attempt.marked_boot_ms ? *attempt.marked_boot_ms - attempt.started_boot_ms : ran;
   return static_cast<uint64_t>(std::max<int64_t>(0, std::min(ran, marked)));
@@ -154,7 +154,7 @@ uint64_t WorkerShell::saved_ms(const ShellAttempt& attempt) const {
 // did not either: the machine slept, or was paused. What they save stands for no work of that time;
 // the coordinator compares it with what others have done meanwhile.
 void WorkerShell::leave_out_absence() {
-  const int64_t now = boot_ms();
+  const int64_t now = now_ms();
   if (timer_due_ms_ > now - kAbsentMs) return;
   const int64_t absent_ms = now - std::exchange(timer_due_ms_, now);
   for (auto& [key, attempt] : attempts_) {
@@ -168,7 +168,7 @@ void WorkerShell::on_checkpoint_marked(const AttemptKey& key) {
   AttemptPtr attempt = find(key);
   if (attempt == nullptr) return;
   leave_out_absence();
-  attempt->marked_boot_ms = boot_ms();
+  attempt->marked_boot_ms = now_ms();
   push(CheckpointMarked{key});
 }
 

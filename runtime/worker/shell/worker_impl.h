@@ -29,6 +29,7 @@
 #include "runtime/worker/shell/attempt_dirs.h"
 #include "runtime/worker/shell/build_index.h"
 #include "runtime/worker/shell/cache.h"
+#include "runtime/worker/shell/clock.h"
 #include "runtime/worker/shell/events_watch.h"
 #include "runtime/worker/shell/fetch.h"
 #include "runtime/worker/shell/identity.h"
@@ -207,6 +208,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void on(SaveCheckpoint& action);
   void on_checkpoint_marked(const AttemptKey& key);
   uint64_t saved_ms(const ShellAttempt& attempt) const;
+  int64_t now_ms() const { return options_.now_ms ? options_.now_ms() : boot_ms(); }
   void leave_out_absence();
   static void cancel_save(const ShellAttempt& attempt);
   static std::string snapshot_directory(const ShellAttempt& attempt);
