@@ -1,5 +1,6 @@
 // Amounts of bytes and of time, as people write and read them.
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <limits>
 
