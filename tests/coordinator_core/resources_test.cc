@@ -370,6 +370,105 @@ TEST(Memory, OneThatTookMoreThanAnyWorkerHasRunsAlone) {
   EXPECT_THAT(h.held(1), SizeIs(1));
 }
 
+// A lab of small workers and one that is large, and a program of which is known that it takes 6
+// GiB.
+struct LargeAndSmall : testing::Test {
+  Harness h;
+  void SetUp() override {
+    h.attach(3, worker_info(3, 4, 16 * kGiB));
+    h.submit(1, spec_of(1)).IgnoreError();
+    h.end(3, key(1, 0), used(0, 6 * kGiB));
+    h.attach(1, worker_info(1, 4, 4 * kGiB));
+    h.attach(2, worker_info(2, 4, 4 * kGiB));
+  }
+};
+
+TEST_F(LargeAndSmall, WhatIsKnownToBeTooLargeWaitsForAWorkerThatHoldsIt) {
+  h.submit(2, spec_of(5)).IgnoreError();
+  EXPECT_THAT(h.held(3), SizeIs(2)) << "of 7.5 GiB each";
+  EXPECT_THAT(h.held(1), IsEmpty());
+  EXPECT_THAT(h.held(2), IsEmpty());
+  EXPECT_THAT(why(h, 2), HasSubstr("waits for"));
+  JobSpec other = spec_of(8);
+  other.arguments = {"another program"};
+  h.submit(3, other).IgnoreError();
+  EXPECT_EQ(h.leased(3), 8u) << "which nobody knows anything of";
+  for (uint32_t rank = 0; rank < 5; ++rank) h.end(3, key(2, rank), used(0, 6 * kGiB));
+  EXPECT_EQ(h.view(2).state, JobState::succeeded);
+  EXPECT_EQ(h.view(2).tally.ended.at(size_t(EndReason::outgrew_estimate)), 0u);
+}
+
+TEST_F(LargeAndSmall, GoesOnWhenTheLargeOneIsDrained) {
+  h.submit(2, spec_of(5)).IgnoreError();
+  ASSERT_EQ(h.leased(2), 2u);
+  h.step(WorkerDrained{1, "pc3", true});
+  EXPECT_THAT(h.held(1), SizeIs(1)) << "each with all there is";
+  EXPECT_THAT(h.held(2), SizeIs(1));
+  h.step(WorkerDrained{1, "pc3", false});
+  h.end(1, h.held(1).at(0), used(0, 6 * kGiB));
+  EXPECT_THAT(h.held(1), IsEmpty()) << "it is back";
+}
+
+TEST_F(LargeAndSmall, GoesOnWhenTheLargeOneIsLost) {
+  h.submit(2, spec_of(2)).IgnoreError();
+  ASSERT_THAT(h.held(3), SizeIs(2));
+  for (int i = 0; i < 13; ++i) {  // longer than a lease
+    h.now += 5'000;
+    h.report(1, h.held(1));
+    h.report(2, h.held(2));
+  }
+  h.settle();
+  EXPECT_THAT(h.held(1), SizeIs(1));
+  EXPECT_THAT(h.held(2), SizeIs(1));
+}
+
+TEST_F(LargeAndSmall, AWorkerThatIsTooNarrowIsNoneToWaitFor) {
+  JobSpec wide = spec_of(1);
+  wide.resources.cpus_milli = 4'000;
+  h.detach(3);
+  h.attach(4, worker_info(3, 2, 16 * kGiB));
+  h.submit(2, wide).IgnoreError();
+  EXPECT_THAT(h.held(1), SizeIs(1));
+}
+
+TEST_F(LargeAndSmall, AloneInARoomTheSmallOneMustDo) {
+  h.attach(4, worker_info(4, 4, 4 * kGiB, "lab"));
+  JobSpec there = spec_of(1);
+  there.room = "lab";
+  h.submit(2, there).IgnoreError();
+  EXPECT_THAT(h.held(4), SizeIs(1));
+}
+
+TEST_F(LargeAndSmall, OfThoseThatAreAllTooSmallTheLargestMustDo) {
+  h.detach(3);
+  h.attach(4, worker_info(4, 1, 5 * kGiB));
+  h.attach(5, worker_info(5, 1, 5 * kGiB - 100 * kMiB));
+  h.submit(2, spec_of(3)).IgnoreError();
+  EXPECT_THAT(h.held(4), SizeIs(1));
+  EXPECT_THAT(h.held(5), SizeIs(1)) << "it was bought as a twin of the other";
+  EXPECT_THAT(h.held(1), IsEmpty());
+}
+
+TEST(Gpus, WhatIsKnownToBeTooLargeWaitsForOneThatHoldsIt) {
+  Harness h;
+  h.attach(1, with_gpus(1, {gpu("large", 12 * kGiB)}));
+  h.submit(1, on_gpus(1, 1000)).IgnoreError();
+  h.end(1, key(1, 0), used(6 * kGiB));
+  h.attach(1, with_gpus(1, {gpu("large", 12 * kGiB), gpu("small", 4 * kGiB)}));
+  h.attach(2, with_gpus(2, {gpu("other", 4 * kGiB)}));
+  h.submit(2, on_gpus(2, 1000)).IgnoreError();
+  EXPECT_EQ(h.leased(2), 1u);
+  EXPECT_THAT(granted(h), ElementsAre("large"));
+  WorkerReported report;
+  report.session = 1;
+  report.last_update = UINT64_MAX;
+  report.holding = h.held(1);
+  report.gpus = with_gpus(1, {gpu("large", 12 * kGiB), gpu("small", 4 * kGiB)}).gpus;
+  report.gpus->front().trouble = "hot";
+  h.step(report);
+  EXPECT_EQ(h.leased(2), 2u) << "the large one is out of service";
+}
+
 TEST(Named, AndDiskAreCountedLikeAnythingElse) {
   Harness h;
   WorkerInfo info = worker_info(1, 16);
