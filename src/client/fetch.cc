@@ -2,6 +2,7 @@
 // are and which ranks are there, so that a later fetch goes on where this one stopped.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -31,16 +32,19 @@ absl::Status io_error(const fs::path& path, const std::string& what) {
   return absl::FailedPreconditionError(message);
 }
 
-absl::Status copy_into(std::ofstream& out, const fs::path& from, const fs::path& to) {
-  std::ifstream in(from, std::ios::binary);
-  if (!in) return absl::OkStatus();  // a rank that wrote nothing there
-  std::vector<char> buffer(256 * 1024);
-  while (in) {
-    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    out.write(buffer.data(), in.gcount());
-    if (!out) return io_error(to, strerror(errno));
-  }
-  return absl::OkStatus();
+// `name`: below the open directory `from`. `buffer` is used again for each.
+absl::Status copy_into(std::ofstream& out, int from, const std::string& name, const fs::path& to,
+                       std::vector<char>& buffer) {
+  const int fd = ::openat(from, name.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return absl::OkStatus();  // a rank that wrote nothing there
+  ssize_t got = 0;
+  do {
+    got = ::read(fd, buffer.data(), buffer.size());
+    if (got > 0) out.write(buffer.data(), got);
+  } while (out && (got > 0 || (got < 0 && errno == EINTR)));
+  const int error = errno;
+  ::close(fd);
+  return out && got == 0 ? absl::OkStatus() : io_error(to, strerror(error));
 }
 
 std::string csv_field(const std::string& text) {
@@ -115,11 +119,7 @@ class Fetch {
     absl::StatusOr<std::vector<std::string>> bytes = download_small(*session_, refs);
     if (!bytes.ok()) return bytes.status();
     for (size_t i = 0; i < small.size(); ++i) {
-      bool given = false;
-      absl::Status status = place(*small[i], [&, i]() -> absl::StatusOr<std::string> {
-        if (std::exchange(given, true)) return std::string();
-        return std::move((*bytes)[i]);
-      });
+      absl::Status status = place(*small[i], blob::source_of(std::move((*bytes)[i])));
       if (!status.ok()) return status;
     }
     return absl::OkStatus();
@@ -131,22 +131,26 @@ class Fetch {
            fs::is_directory(rank_dir(rank.result.rank));
   }
 
-  // Unpacked beside its place and then moved there: a rank's directory is whole or not there.
+  // Unpacked beside its place and then moved there: a rank's directory is whole or not there. What
+  // an interrupted fetch has left is looked for only where something is in the way.
   absl::Status place(const FinalRank& rank, const blob::ByteSource& source) {
-    fs::path part = directory_ / ".pesc" / "part";
-    fs::path target = rank_dir(rank.result.rank);
+    const fs::path part = directory_ / ".pesc" / "part", target = rank_dir(rank.result.rank);
     std::error_code error;
-    fs::remove_all(part, error);
-    fs::create_directory(part, error);
-    if (error) return io_error(part, error.message());
+    if (::mkdir(part.c_str(), 0777) != 0) {
+      fs::remove_all(part, error);
+      fs::create_directory(part, error);
+      if (error) return io_error(part, error.message());
+    }
     if (source) {
       blob::UnpackLimits limits;
       limits.max_ratio = 0;  // what a rank wrote was written once already: zeros are no bomb
       absl::Status status = blob::unpack(source, part, limits);
       if (!status.ok()) return status;
     }
-    fs::remove_all(target, error);
-    fs::rename(part, target, error);
+    if (::rename(part.c_str(), target.c_str()) != 0) {  // over an empty directory it succeeds
+      fs::remove_all(target, error);
+      fs::rename(part, target, error);
+    }
     if (error) return io_error(target, error.message());
     fetched_out_ << rank.result.rank << ' ' << to_hex(rank.output.digest) << '\n';
     return absl::OkStatus();
@@ -161,10 +165,15 @@ class Fetch {
   absl::Status finish() {
     fs::path merged = directory_ / ".pesc" / "output.txt";
     std::ofstream out(merged, std::ios::binary | std::ios::trunc);
-    for (uint32_t rank = 0; rank < total_; ++rank) {
-      absl::Status status = copy_into(out, rank_dir(rank) / "output.txt", merged);
-      if (!status.ok()) return status;
+    const int from = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (from < 0) return io_error(directory_, strerror(errno));
+    absl::Status copied;
+    std::vector<char> buffer(256 * 1024);
+    for (uint32_t rank = 0; rank < total_ && copied.ok(); ++rank) {
+      copied = copy_into(out, from, "rank-" + std::to_string(rank) + "/output.txt", merged, buffer);
     }
+    ::close(from);
+    if (!copied.ok()) return copied;
     out.close();
     csv_.close();
     fetched_out_.close();

@@ -151,6 +151,25 @@ TEST(ThisMachine, WordsAreWhole) {
             "the process that runs it is ending");
 }
 
+TEST_F(OutputTest, WhatAnInterruptedSaveLeftIsReplaced) {
+  absl::StatusOr<JobHandle> job = submit(job_of(directory_.script("who", "echo $PESC_RANK"), 3));
+  ASSERT_TRUE(job.ok()) << job.status();
+  absl::StatusOr<JobResult> result = job->wait();
+  ASSERT_TRUE(result.ok()) << result.status();
+  const std::filesystem::path out = directory_ / "out";
+  ASSERT_TRUE(result->save(out.string()).ok());
+  std::filesystem::remove(out / ".pesc/fetched");  // as if none had been whole
+  std::filesystem::create_directories(out / ".pesc/part/deep");
+  std::ofstream(out / "rank-0/half") << "x";
+  std::filesystem::remove_all(out / "rank-1");
+  std::ofstream(out / "rank-1") << "a file";
+  ASSERT_TRUE(result->save(out.string()).ok());
+  EXPECT_FALSE(std::filesystem::exists(out / "rank-0/half"));
+  EXPECT_EQ(read_file(out / "rank-1/output.txt"), "1\n");
+  EXPECT_EQ(read_file(out / "output.txt"), "0\n1\n2\n");
+  EXPECT_FALSE(std::filesystem::exists(out / ".pesc/part"));
+}
+
 TEST_F(OutputTest, ALibraryNamesNoFlags) {
   absl::StatusOr<JobHandle> job = submit(job_of("true"));
   ASSERT_TRUE(job.ok()) << job.status();
