@@ -152,6 +152,7 @@ std::string text(const wo::Exited& e) {
 }
 std::string text(const wo::Packed& e) { return name(e.key) + " packed"; }
 std::string text(const wo::PackFailed& e) { return name(e.key) + " not packed"; }
+std::string text(const wo::WasAbsent& e) { return "it slept for " + std::to_string(e.ms) + " ms"; }
 std::string text(const wo::CheckpointMarked& e) { return name(e.key) + " has a checkpoint"; }
 std::string text(const wo::CheckpointSaved& e) {
   return fmt::format("checkpoint of {} {} {}", name(e.key), e.saved ? "saved" : "not saved",

@@ -89,6 +89,26 @@ TEST_F(WorkerCheckpoints, TheNextRestsInProportionToWhatTheLastTook) {
   EXPECT_FALSE(saves()) << "what was marked is saved";
 }
 
+TEST_F(WorkerCheckpoints, ANightThatTheMachineSleptCostsNothing) {
+  constexpr TimeMs kNight = 8 * 3'600'000;
+  run(spec());
+  mark();
+  m.now += 300 + kNight;
+  m(WasAbsent{kNight});
+  m.now += 100;
+  saved();
+  mark();
+  EXPECT_EQ(m.core.next_deadline(), m.now + 20 * 400);
+  m.wait(20 * 400);
+  EXPECT_TRUE(saves());
+  // More than since it began: it cost nothing.
+  m.now += 50;
+  m(WasAbsent{kNight});
+  saved();
+  mark();
+  EXPECT_EQ(m.core.next_deadline(), m.now + 1'000);
+}
+
 TEST_F(WorkerCheckpoints, CheapOnesAreNotWithoutEnd) {
   run(spec());
   mark();

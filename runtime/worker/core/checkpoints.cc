@@ -135,6 +135,14 @@ void Core::State::on(const CheckpointMarked& e, TimeMs now) {
   if (attempt->state == AttemptState::running) consider_save(e.key, *attempt, now);
 }
 
+// A save that was under way when the lid was closed did not cost the night.
+void Core::State::on(const WasAbsent& e, TimeMs now) {
+  for (auto& [key, attempt] : attempts) {
+    Saves& saves = attempt.saves;
+    if (saves.under_way) saves.began = std::min(saves.began + e.ms, now);
+  }
+}
+
 void Core::State::on(const CheckpointSaved& e, TimeMs now) {
   Attempt* attempt = find(e.key);
   if (attempt == nullptr || !attempt->saves.under_way) return;

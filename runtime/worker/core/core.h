@@ -129,6 +129,10 @@ struct CheckpointSaved {
   bool saved = false;
   std::string detail;
 };
+// The machine slept, or this process was paused: for so long nothing was done, nor cost anything.
+struct WasAbsent {
+  TimeMs ms = 0;
+};
 // The answer to ChoosePort.
 struct PortChosen {
   AttemptKey key;
@@ -179,7 +183,7 @@ struct TimerFired {};
 using Event =
     std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed, BuildAwaited,
                  BuildDone, Started, Exited, Packed, PackFailed, CheckpointMarked, CheckpointSaved,
-                 PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
+                 WasAbsent, PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
                  BusyChanged, ReportWanted, DrainRequested, TimerFired>;
 
 // ---- actions

@@ -108,6 +108,7 @@ struct Core::State {
   void on(const Packed& e, TimeMs now);
   void on(const PackFailed& e, TimeMs now);
   void on(const CheckpointMarked& e, TimeMs now);
+  void on(const WasAbsent& e, TimeMs now);
   void on(const CheckpointSaved& e, TimeMs now);
   void on(const PortChosen& e, TimeMs now);
   void on(const Progressed& e, TimeMs now);

@@ -162,6 +162,7 @@ void WorkerShell::leave_out_absence() {
     attempt->started_boot_ms = std::min(attempt->started_boot_ms + absent_ms, now);
     if (attempt->marked_boot_ms) *attempt->marked_boot_ms += absent_ms;
   }
+  push(WasAbsent{absent_ms});
 }
 
 void WorkerShell::on_checkpoint_marked(const AttemptKey& key) {
@@ -261,6 +262,7 @@ kj::Promise<void> WorkerShell::saved(AttemptPtr attempt, absl::Status status) {
                     to_string(attempt->key), std::string(status.message()));
   }
   const auto done = [this, attempt, status] {
+    leave_out_absence();
     push(CheckpointSaved{attempt->key, status.ok(), std::string(status.message())});
     pool_job_done(attempt);
   };
