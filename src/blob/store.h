@@ -45,6 +45,15 @@ class Store {
   // Stores a whole blob and returns its name. Not durable before sync().
   virtual absl::StatusOr<BlobRef> put(std::string_view bytes) = 0;
 
+  // What has come of a blob that is being written. Thread-safe; may outlive the writer, whatever its
+  // end.
+  class Prefix {
+   public:
+    virtual ~Prefix() = default;
+    // Bytes that were appended before; nobody has compared their hash with anything.
+    virtual absl::StatusOr<std::string> read(uint64_t offset, uint64_t max_bytes) const = 0;
+  };
+
   // A blob that arrives in pieces. Dropped when the writer dies before finish(). One thread at a
   // time; must die before the store.
   class Writer {
@@ -54,6 +63,8 @@ class Store {
     // Once. DataLoss when size or hash is not the expected one. After OK the blob is in the store.
     virtual absl::StatusOr<BlobRef> finish() = 0;
     virtual uint64_t written_bytes() const = 0;
+    // Null while all of it is in memory: it is too small to be a file of its own, so far.
+    virtual std::shared_ptr<const Prefix> prefix() = 0;
   };
   // `expected`: what it must turn out to be; nothing: whatever is written.
   virtual absl::StatusOr<std::unique_ptr<Writer>> begin(std::optional<BlobRef> expected) = 0;

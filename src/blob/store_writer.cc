@@ -4,10 +4,28 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <memory>
+#include <utility>
 
 #include "blob/store_impl.h"
 
 namespace pesc::blob {
+
+namespace {
+
+class FilePrefix final : public Store::Prefix {
+ public:
+  FilePrefix(int fd, std::filesystem::path path) : fd_(fd), path_(std::move(path)) {}
+  absl::StatusOr<std::string> read(uint64_t offset, uint64_t max_bytes) const override {
+    return pread_up_to(fd_.get(), offset, max_bytes, path_);
+  }
+
+ private:
+  const Fd fd_;
+  const std::filesystem::path path_;
+};
+
+}  // namespace
 
 // Named in the store's class as its friend.
 class StoreWriter final : public Store::Writer {
@@ -44,6 +62,14 @@ class StoreWriter final : public Store::Writer {
 
   uint64_t written_bytes() const override { return hasher_.size_bytes(); }
 
+  std::shared_ptr<const Store::Prefix> prefix() override {
+    if (!fd_) return nullptr;
+    if (prefix_) return prefix_;
+    const int fd = ::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) return nullptr;
+    return prefix_ = std::make_shared<FilePrefix>(fd, store_.temporary_path(name_));
+  }
+
  private:
   // How much may be dirty before the disk is set to work: without it the sync() of a large blob is
   // one long wait for all of it.
@@ -77,7 +103,7 @@ class StoreWriter final : public Store::Writer {
   absl::Status open_file() {
     const std::string name = store_.new_temporary_name();
     const std::filesystem::path path = store_.temporary_path(name);
-    fd_ = Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    fd_ = Fd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!fd_) return errno_status(errno, "cannot make", path);
     name_ = name;
     absl::Status written = write_all(fd_.get(), buffer_, path);
@@ -90,6 +116,7 @@ class StoreWriter final : public Store::Writer {
   Hasher hasher_;
   std::string buffer_;
   Fd fd_;
+  std::shared_ptr<const Store::Prefix> prefix_;
   std::string name_;  // in tmp/, while it is ours
   uint64_t written_back_ = 0;
   absl::Status status_;

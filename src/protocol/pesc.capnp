@@ -131,6 +131,19 @@ interface Upload {
   finish @1 () -> ();                            # verified and durable when answered
 }
 
+# What a worker that passes blobs on serves on a port of its own: all that a stranger can call.
+interface PassedBlobs {
+  open @0 (ticket :Data) -> (blob :PassedBlob);
+  # A ticket is 32 random bytes that the coordinator has told both, for one blob, to be used once.
+  # Throws "unauthenticated: …" otherwise.
+}
+
+interface PassedBlob {
+  read @0 (offset :UInt64, maxBytes :UInt32) -> (data :Data);
+  # At most 1 MiB a call, shorter only at the end; several calls may be in flight. Waits for bytes that
+  # are on their way to that worker itself. Nobody has checked them: the reader checks the whole.
+}
+
 const noRevision :UInt64 = 0xffffffffffffffff;
 
 # ---- users -------------------------------------------------------------------------------------
@@ -268,6 +281,16 @@ struct WorkerInfo {
   diskBytes @10 :UInt64;               # for attempts
   gpus @11 :List(Gpu);
   named @12 :List(NamedResource);
+  passesOn @13 :Bool;                  # others may be sent to it for large blobs
+}
+
+struct Holder {
+  # A worker that has a blob, or is being given it.
+  worker @0 :UInt64;                   # 0: nobody
+  address @1 :Text;                    # without the port
+  port @2 :UInt16;
+  certificate @3 :Text;                # PEM, its own; empty: no TLS, on a loopback address
+  ticket @4 :Data;
 }
 
 enum PauseOrder { unchanged @0; pause @1; resume @2; }
@@ -325,6 +348,12 @@ interface WorkerSession {
   # All named blobs have been put before. Durable when answered. savedMs: running time of the attempt
   # when the snapshot was taken. Number 0: it is not wanted (the attempt was revoked). The same
   # manifest again is answered with the same number.
+  findHolder @4 (blob :BlobRef, without :List(UInt64), failed :UInt64) -> (holder :Holder);
+  # Where to read a large blob that this worker is about to fetch, and which it passes on from now on
+  # if it can. Nobody: read it from `blobs`. without: workers not to be sent to; failed: the one of
+  # them that the last try has failed with; 0: none.
+  fetched @5 (digest :Data, here :Bool) -> ();
+  # What findHolder was asked for has come, or will not.
 }
 
 interface WorkerSink {
@@ -332,4 +361,7 @@ interface WorkerSink {
              pause :PauseOrder) -> ();
   readLog @1 (key :AttemptKey, stream :UInt8, offset :UInt64, maxBytes :UInt32)
       -> (data :Data, running :Bool);
+  passOn @2 (blob :BlobRef, ticket :Data, address :Text) -> (port :UInt16, certificate :Text);
+  # Whoever brings the ticket within half a minute is given the blob. address: where others reach this
+  # worker. Throws "not found: …" when the blob is neither here nor on its way.
 }

@@ -21,6 +21,8 @@ struct Identity {
 };
 // Reads DIR/identity.pem (mode 0600), or makes it.
 absl::StatusOr<Identity> load_or_create_identity(const std::filesystem::path& state_dir);
+// One that is kept nowhere: of a port whose certificate is told to each who may come.
+absl::StatusOr<Identity> make_identity();
 
 enum class Role : uint8_t { user, worker, admin };  // admin: a user who may also make tokens
 std::string_view to_string(Role role);

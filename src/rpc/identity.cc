@@ -120,17 +120,21 @@ absl::StatusOr<Identity> parse_identity(const std::string& pem, const std::files
 
 }  // namespace
 
+absl::StatusOr<Identity> make_identity() {
+  Key key(EVP_EC_gen("P-256"));
+  if (!key) return openssl_error("its key");
+  absl::StatusOr<Certificate> certificate = make_certificate(key.get());
+  if (!certificate.ok()) return certificate.status();
+  return to_pem(key.get(), certificate->get());
+}
+
 absl::StatusOr<Identity> load_or_create_identity(const std::filesystem::path& state_dir) {
   std::filesystem::path path = state_dir / "identity.pem";
   absl::StatusOr<std::string> pem = read_private_file(path);
   if (pem.ok()) return parse_identity(*pem, path);
   if (pem.status().code() != absl::StatusCode::kNotFound) return pem.status();
 
-  Key key(EVP_EC_gen("P-256"));
-  if (!key) return openssl_error("its key");
-  absl::StatusOr<Certificate> certificate = make_certificate(key.get());
-  if (!certificate.ok()) return certificate.status();
-  absl::StatusOr<Identity> identity = to_pem(key.get(), certificate->get());
+  absl::StatusOr<Identity> identity = make_identity();
   if (!identity.ok()) return identity;
   absl::Status written = write_private_file(path, identity->key_pem + identity->certificate_pem);
   if (!written.ok()) return written;

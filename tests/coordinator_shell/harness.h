@@ -82,6 +82,9 @@ struct Inbox {
   uint64_t last_update = 0;
   std::string log = "a line\n";
   bool gone = false;
+  // Asked to pass a blob on: the tickets, and what is answered.
+  std::vector<std::string> tickets;
+  uint16_t port = 4711;  // 0: it does not have the blob
   kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> waiting;
 
   void told() {
@@ -130,6 +133,14 @@ class Sink final : public protocol::WorkerSink::Server {
     context.getResults().setRunning(true);
     return kj::READY_NOW;
   }
+  kj::Promise<void> passOn(PassOnContext context) override {
+    inbox_->tickets.emplace_back(protocol::as_view(context.getParams().getTicket()));
+    inbox_->told();
+    if (inbox_->port == 0) rpc::throw_if_error(absl::NotFoundError("no such blob"));
+    context.getResults().setPort(inbox_->port);
+    context.getResults().setCertificate("its certificate");
+    return kj::READY_NOW;
+  }
 
  private:
   std::shared_ptr<Inbox> inbox_;
@@ -148,6 +159,8 @@ class FakeWorker {
     info.setName(protocol::as_data("fake-" + std::to_string(id_)));
     info.setCpusMilli(cpus_ * 1000);
     info.setMemoryBytes(1 << 30);
+    info.setPassesOn(passes_on);
+    info.setAdvertise(advertise);
     protocol::encode_list(request.initHolding(inbox->holding.size()), inbox->holding);
     request.setSink(kj::heap<Sink>(inbox));
     return status_of(loop_, request);
@@ -250,6 +263,8 @@ class FakeWorker {
 
   protocol::WorkerSession::Client& session() { return session_; }
   std::shared_ptr<Inbox> inbox = std::make_shared<Inbox>();
+  bool passes_on = false;
+  std::string advertise;
 
  private:
   using Response = capnp::Response<protocol::WorkerSession::ReportResults>;

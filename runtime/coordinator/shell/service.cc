@@ -223,7 +223,10 @@ uint64_t Service::open_worker(WorkerLink* link) {
   return session;
 }
 
-void Service::close_worker(uint64_t session) { workers_.erase(session); }
+void Service::close_worker(uint64_t session) {
+  workers_.erase(session);
+  passing_.closed(session);
+}
 
 WorkerLink* Service::worker(uint64_t session) const {
   const auto found = workers_.find(session);

@@ -25,14 +25,14 @@
 #include "runtime/coordinator/shell/coordinator.h"
 #include "runtime/coordinator/shell/journal.h"
 #include "runtime/coordinator/shell/journal_thread.h"
+#include "runtime/coordinator/shell/passing.h"
 #include "runtime/coordinator/shell/turn.h"
 
 namespace pesc::coordinator {
 
-// A worker's session, as the turn sees it.
-class WorkerLink {
+// A worker's session, as the turn and those who look for blobs see it.
+class WorkerLink : public BlobHolder {
  public:
-  virtual ~WorkerLink() = default;
   virtual void update(SendUpdate update) = 0;
   virtual void close(const std::string& reason) = 0;
   virtual kj::Promise<std::pair<std::string, bool>> read_log(const AttemptKey& key, uint8_t stream,
@@ -92,6 +92,7 @@ class Service final : public TurnHost,
   uint64_t open_worker(WorkerLink* link);
   void close_worker(uint64_t session);
   WorkerLink* worker(uint64_t session) const;
+  Passing& passing() { return passing_; }
 
   // ---- credentials (credentials belong to the listener; embedded there are none)
   // --------------------
@@ -167,6 +168,7 @@ class Service final : public TurnHost,
   Pending<AnswerCheckpoint> checkpoints_;
   Pending<AnswerDrain> drains_;
   std::map<uint64_t, WorkerLink*> workers_;
+  Passing passing_{loop_, [this](uint64_t session) { return worker(session); }};
   std::map<JobId, Follow> follows_;
   std::set<JobId> changed_;
   std::map<WorkerId, std::string> worker_names_;

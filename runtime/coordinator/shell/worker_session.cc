@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kMaxHolding = 1'000'000;
 constexpr size_t kMaxProgressText = 1'000;
+constexpr size_t kMaxWithout = 1'000;
+constexpr size_t kMaxCertificateBytes = 8'192;
 
 template <typename T>
 T value_or_throw(absl::StatusOr<T> value) {
@@ -51,6 +53,11 @@ class WorkerSessionServer final : public protocol::WorkerSession::Server,
     return kj::READY_NOW;
   }
 
+  kj::Promise<void> findHolder(FindHolderContext context) override;
+  kj::Promise<void> fetched(FetchedContext context) override;
+
+  const BlobHolder::About& about() const override { return about_; }
+  kj::Promise<HolderOffer> pass_on(const BlobRef& blob, const std::string& ticket) override;
   void update(SendUpdate update) override;
   void close(const std::string& reason) override;
   kj::Promise<std::pair<std::string, bool>> read_log(const AttemptKey& key, uint8_t stream,
@@ -77,6 +84,7 @@ class WorkerSessionServer final : public protocol::WorkerSession::Server,
   std::shared_ptr<BlobHold> hold_;
   kj::Maybe<protocol::WorkerSink::Client> sink_;
   std::string name_, busy_;
+  BlobHolder::About about_;
   uint64_t session_ = 0;       // 0: not attached
   bool answered_ = false;      // the worker has been told that it is attached
   std::string closed_reason_;  // empty: open
@@ -107,6 +115,8 @@ kj::Promise<void> WorkerSessionServer::attach(AttachContext context) {
   if (event.info.advertise.empty()) event.info.advertise = peer_address_;
   if (!params.hasSink()) rpc::throw_if_error(absl::InvalidArgumentError("attach without a sink"));
   sink_ = params.getSink();
+  about_ = {event.info.id.value, event.info.advertise, params.getInfo().getPassesOn(),
+            rpc::is_loopback({peer_address_, 0})};
   context.releaseParams();
   name_ = event.info.name;
   last_heard_ = boottime_ms();
@@ -303,6 +313,71 @@ kj::Promise<void> WorkerSessionServer::take_checkpoint(CheckpointContext context
         if (answer.number == 0) service_->unwanted(event);
         context.getResults().setNumber(answer.number);
       });
+}
+
+// ---- blobs that workers pass on
+// -----------------------------------------------------------------
+
+kj::Promise<void> WorkerSessionServer::findHolder(FindHolderContext context) {
+  check_open();
+  if (session_ == 0) {
+    rpc::throw_if_error(
+        absl::FailedPreconditionError("a worker attaches before it looks for blobs"));
+  }
+  last_heard_ = boottime_ms();
+  const auto params = context.getParams();
+  const BlobRef blob = value_or_throw(protocol::decode(params.getBlob()));
+  if (blob.empty() || service_->store().size_bytes(blob.digest) != blob.size_bytes) {
+    rpc::throw_if_error(absl::NotFoundError("no blob " + to_hex(blob.digest)));
+  }
+  if (params.getWithout().size() > kMaxWithout) {
+    rpc::throw_if_error(absl::InvalidArgumentError("too many workers to do without"));
+  }
+  std::set<uint64_t> without;
+  for (const uint64_t worker : params.getWithout()) without.insert(worker);
+  const uint64_t failed = params.getFailed();
+  context.releaseParams();
+  return service_->passing()
+      .find(session_, blob, std::move(without), failed)
+      .then([context](std::optional<HolderOffer> offer) mutable {
+        if (!offer) return;
+        auto holder = context.getResults().initHolder();
+        holder.setWorker(offer->worker);
+        holder.setAddress(offer->address);
+        holder.setPort(offer->port);
+        holder.setCertificate(offer->certificate_pem);
+        holder.setTicket(protocol::as_data(offer->ticket));
+      });
+}
+
+kj::Promise<void> WorkerSessionServer::fetched(FetchedContext context) {
+  check_open();
+  const auto params = context.getParams();
+  const Digest digest = value_or_throw(protocol::decode_digest(params.getDigest()));
+  const bool here = params.getHere();
+  if (session_ != 0 && (!here || service_->store().contains(digest))) {
+    service_->passing().fetched(session_, digest, here);
+  }
+  return kj::READY_NOW;
+}
+
+kj::Promise<HolderOffer> WorkerSessionServer::pass_on(const BlobRef& blob,
+                                                      const std::string& ticket) {
+  KJ_IF_MAYBE (sink, sink_) {
+    auto request = sink->passOnRequest();
+    protocol::encode(request.initBlob(), blob);
+    request.setTicket(protocol::as_data(ticket));
+    request.setAddress(about_.address);
+    return request.send().then([about = about_, ticket](auto&& response) {
+      const std::string_view certificate(response.getCertificate().cStr());
+      if (response.getPort() == 0 || certificate.size() > kMaxCertificateBytes) {
+        rpc::throw_if_error(absl::InvalidArgumentError("a worker offers a blob, but not where"));
+      }
+      return HolderOffer{about.worker, about.address, response.getPort(), std::string(certificate),
+                         ticket};
+    });
+  }
+  return rpc::to_exception(absl::UnavailableError("the worker is gone"));
 }
 
 // A record that names it is committed, or never will be: the session has nothing to hold any more.

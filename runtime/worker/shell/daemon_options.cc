@@ -23,7 +23,7 @@ struct Texts {
       containment, detached_limit, log_level, config;
   double cpus = 0;
   std::vector<std::string> gpus;
-  bool pause = false, resume = false;
+  bool pause = false, resume = false, pass_on = false;
 };
 
 absl::Status set_cpus(double cpus, const std::string& where, Options& options) {
@@ -154,6 +154,12 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
   }
   if (key == "idle_priority") return set_idle_priority(node, where, options);
   if (key == "gpus") return set_gpus(node, where, options.worker);
+  if (key == "pass_on") {
+    const std::optional<bool> pass_on = node.value_exact<bool>();
+    if (!pass_on) return absl::InvalidArgumentError(where + " must be true or false");
+    options.worker.pass_on = *pass_on;
+    return absl::OkStatus();
+  }
   const std::optional<std::string> text = node.value_exact<std::string>();
   if (!text) return absl::InvalidArgumentError(where + " must be a text in quotes");
   if (key == "nvml_library") {
@@ -188,7 +194,7 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
         where +
         " is not known; the keys are coordinator, state, cpus, memory, room, name, "
         "advertise, run_as, join_file, cache, containment, detached_limit, log_level, "
-        "idle_priority, gpus, nvml_library, disk, and the tables [owner] and [resources]");
+        "idle_priority, gpus, nvml_library, disk, pass_on, and the tables [owner] and [resources]");
   }
   *target = *text;
   return absl::OkStatus();
@@ -207,6 +213,9 @@ void add_flags(CLI::App& app, Texts& texts) {
   app.add_option("--run-as", texts.run_as, "user the ranks run as (the worker must be root)");
   app.add_option("--join-file", texts.join_file, "join file made by `pesc join-file worker`");
   app.add_option("--cache", texts.cache, "bound of the inputs' cache, e.g. 20GiB");
+  app.add_flag("--pass-on,!--no-pass-on", texts.pass_on,
+               "fetch large blobs from other workers that have them, and give them on, on a port "
+               "that is open while somebody may come; default: no");
   app.add_option("--containment", texts.containment,
                  "what holds ranks to their limits: auto, cgroup2, cgroup1 or none; default: auto");
   app.add_option("--detached-limit", texts.detached_limit,
@@ -237,6 +246,7 @@ absl::Status apply_texts(const CLI::App& app, const Texts& texts, DaemonOptions&
     absl::Status set = set_bytes(texts.cache, "--cache", options.worker.cache_limit_bytes);
     if (!set.ok()) return set;
   }
+  if (app.count("--pass-on") > 0) options.worker.pass_on = texts.pass_on;
   if (!texts.containment.empty()) {
     absl::Status set = set_containment(texts.containment, "--containment", options.worker);
     if (!set.ok()) return set;

@@ -27,8 +27,8 @@ struct DaemonOptions {
 absl::StatusOr<DaemonOptions> parse_daemon_options(const std::vector<std::string>& arguments);
 
 // Keys: coordinator, state, cpus, memory, room, name, advertise, run_as, join_file, cache,
-// containment, detached_limit, log_level, idle_priority, gpus, nvml_library (docs/gpus.md), and
-// the table [owner] (docs/owner.md). An unknown one is refused by name.
+// containment, detached_limit, log_level, idle_priority, gpus, nvml_library (docs/gpus.md),
+// pass_on, and the table [owner] (docs/owner.md). An unknown one is refused by name.
 absl::Status read_config(const std::string& path, DaemonOptions& options);
 
 }  // namespace pesc::worker

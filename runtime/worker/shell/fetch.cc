@@ -1,6 +1,5 @@
 #include "runtime/worker/shell/fetch.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "protocol/codec.h"
@@ -13,24 +12,8 @@ constexpr uint64_t kSmallBytes = 256 * 1024;
 constexpr uint64_t kBatchBytes = 1 << 20;  // what readMany gives at most
 constexpr size_t kBatchBlobs = 512;
 constexpr uint32_t kBatches = 4;
-constexpr uint32_t kChunkBytes = 1 << 20;
-constexpr size_t kReadsInFlight = 8;
-// Memory of large fetches is this, times chunk, times reads in flight.
-constexpr uint32_t kLargeAtOnce = 2;
-constexpr size_t kPartials = 4;
 
 }  // namespace
-
-struct Fetcher::Large {
-  BlobRef blob;
-  std::unique_ptr<blob::Store::Writer> writer;  // with the pool while it appends
-  uint64_t asked = 0;
-  struct Read {
-    uint64_t bytes;
-    kj::Promise<std::string> data;
-  };
-  std::deque<Read> reads;
-};
 
 Fetcher::Fetcher(rpc::Loop& loop, std::shared_ptr<Cache> cache)
     : loop_(loop), cache_(std::move(cache)), tasks_(*this) {}
@@ -96,107 +79,6 @@ kj::Promise<void> Fetcher::fetch_one(const BlobRef& blob) {
   in_flight_.emplace(blob.digest, kj::mv(fetch));
   tasks_.add(kj::mv(cleanup));
   return branch;
-}
-
-// ---- large ones: read ahead in chunks, appended in order
-// ------------------------------------------
-
-kj::Promise<void> Fetcher::large_slot() {
-  if (large_running_ < kLargeAtOnce) {
-    ++large_running_;
-    return kj::READY_NOW;
-  }
-  auto paf = kj::newPromiseAndFulfiller<void>();
-  waiting_for_slot_.push_back(kj::mv(paf.fulfiller));
-  return kj::mv(paf.promise);
-}
-
-void Fetcher::release_large_slot() {
-  if (waiting_for_slot_.empty()) {
-    --large_running_;
-    return;
-  }
-  waiting_for_slot_.front()->fulfill();
-  waiting_for_slot_.pop_front();
-}
-
-void Fetcher::keep_partial(std::shared_ptr<Large> large) {
-  large->reads.clear();
-  partial_.push_back(std::move(large));
-  if (partial_.size() > kPartials) partial_.pop_front();
-}
-
-kj::Promise<void> Fetcher::fetch_large(const BlobRef& blob) {
-  return large_slot().then([this, blob] {
-    auto large = std::make_shared<Large>();
-    const auto kept = std::find_if(partial_.begin(), partial_.end(),
-                                   [&](const auto& p) { return p->blob == blob; });
-    if (kept != partial_.end()) {
-      large = *kept;
-      partial_.erase(kept);
-      large->asked = large->writer->written_bytes();
-    } else {
-      large->blob = blob;
-      auto writer = cache_->store().begin(blob);
-      if (!writer.ok()) {
-        release_large_slot();
-        kj::throwFatalException(rpc::to_exception(writer.status()));
-      }
-      large->writer = std::move(*writer);
-    }
-    return pump(large).then([this] { release_large_slot(); },
-                            [this, large](kj::Exception&& exception) {
-                              release_large_slot();
-                              const absl::Status status = rpc::to_status(exception);
-                              if (absl::IsUnavailable(status)) keep_partial(large);
-                              kj::throwFatalException(kj::mv(exception));
-                            });
-  });
-}
-
-kj::Promise<void> Fetcher::pump(std::shared_ptr<Large> large) {
-  while (large->reads.size() < kReadsInFlight && large->asked < large->blob.size_bytes) {
-    if (!source_) {
-      return rpc::to_exception(absl::UnavailableError("the connection to the coordinator is gone"));
-    }
-    auto request = source_->readRequest();
-    request.setDigest(protocol::as_data(large->blob.digest));
-    request.setOffset(large->asked);
-    const uint64_t bytes = std::min<uint64_t>(kChunkBytes, large->blob.size_bytes - large->asked);
-    request.setMaxBytes(static_cast<uint32_t>(bytes));
-    large->reads.push_back({bytes, request.send().then([](auto&& response) {
-                              return std::string(protocol::as_view(response.getData()));
-                            })});
-    large->asked += bytes;
-  }
-  if (large->reads.empty()) {
-    return blocking(loop_,
-                    [large, cache = cache_]() -> absl::Status {
-                      return large->writer->finish().status();
-                    })
-        .then([](absl::Status status) { rpc::throw_if_error(status); });
-  }
-  Large::Read read = std::move(large->reads.front());
-  large->reads.pop_front();
-  return read.data.then([this, large, asked = read.bytes](std::string bytes) {
-    if (bytes.empty() || bytes.size() > asked) {
-      rpc::throw_if_error(absl::DataLossError("the coordinator sent a piece of the wrong size"));
-    }
-    if (bytes.size() < asked) {  // what was asked for beyond it no longer follows on
-      large->reads.clear();
-      large->asked = large->writer->written_bytes() + bytes.size();
-    }
-    return append(large, std::move(bytes));
-  });
-}
-
-kj::Promise<void> Fetcher::append(std::shared_ptr<Large> large, std::string bytes) {
-  return blocking(loop_, [large, cache = cache_,
-                          bytes = std::move(bytes)] { return large->writer->append(bytes); })
-      .then([this, large](absl::Status status) {
-        rpc::throw_if_error(status);
-        return pump(large);
-      });
 }
 
 // ---- small ones: many in one call

@@ -87,6 +87,22 @@ class Session::Sink final : public protocol::WorkerSink::Server {
         });
   }
 
+  kj::Promise<void> passOn(PassOnContext context) override {
+    Session& session = current();
+    auto params = context.getParams();
+    auto blob = protocol::decode(params.getBlob());
+    rpc::throw_if_error(blob.status());
+    const std::string address(params.getAddress().cStr());
+    if (address.size() > kMaxAddressBytes) {
+      rpc::throw_if_error(absl::InvalidArgumentError("that is no address"));
+    }
+    auto offer = session.delegate_.pass_on(*blob, protocol::as_view(params.getTicket()), address);
+    rpc::throw_if_error(offer.status());
+    context.getResults().setPort(offer->port);
+    context.getResults().setCertificate(offer->certificate_pem);
+    return kj::READY_NOW;
+  }
+
  private:
   Session& current() {
     if (link_->session == nullptr || link_->session->generation_ != generation_) {
@@ -184,6 +200,7 @@ void Session::fill(protocol::WorkerInfo::Builder info) const {
   info.setSoftware("pesc " PESC_VERSION);
   info.setMachine(self_.machine);
   info.setDiskBytes(self_.disk_bytes);
+  info.setPassesOn(self_.passes_on);
   protocol::encode(info.initNamed(static_cast<unsigned>(self_.named.size())), self_.named);
   auto gpus = info.initGpus(static_cast<unsigned>(told_gpus_.size()));
   for (unsigned i = 0; i < gpus.size(); ++i) protocol::encode(gpus[i], told_gpus_[i]);
@@ -206,6 +223,7 @@ kj::Promise<void> Session::attach(protocol::WorkerSession::Client session) {
         auto stops = protocol::decode_list(response.getStop());
         rpc::throw_if_error(stops.status());
         session_ = session;
+        knows_no_holders_ = false;
         if (failures_ > 0 || last_logged_.empty()) rpc::log().info("event=attached");
         last_logged_ = "attached";
         delegate_.on_connected(response.getHeartbeatMs(), session.blobsRequest().send().getBlobs());
@@ -333,6 +351,46 @@ kj::Promise<uint32_t> Session::checkpoint(const AttemptKey& key, const BlobRef& 
   return within(kAnswerLimitMs, kj::mv(answer), "checkpoint").then([](auto&& response) {
     return response.getNumber();
   });
+}
+
+// ---- who else has a blob
+// ------------------------------------------------------------------------
+
+kj::Promise<std::optional<Holder>> Session::find_holder(const BlobRef& blob,
+                                                        const std::set<uint64_t>& without,
+                                                        uint64_t failed) {
+  if (!session_ || knows_no_holders_) return std::optional<Holder>();
+  auto request = session_->findHolderRequest();
+  protocol::encode(request.initBlob(), blob);
+  auto list = request.initWithout(static_cast<unsigned>(without.size()));
+  unsigned i = 0;
+  for (const uint64_t worker : without) list.set(i++, worker);
+  request.setFailed(failed);
+  kj::Promise<capnp::Response<protocol::WorkerSession::FindHolderResults>> answer = request.send();
+  return within(kAnswerLimitMs, kj::mv(answer), "findHolder")
+      .then(
+          [](auto&& response) -> std::optional<Holder> {
+            const auto in = response.getHolder();
+            if (in.getWorker() == 0) return std::nullopt;
+            return Holder{in.getWorker(), std::string(in.getAddress().cStr()), in.getPort(),
+                          std::string(in.getCertificate().cStr()),
+                          std::string(protocol::as_view(in.getTicket()))};
+          },
+          [this, generation = generation_](kj::Exception&& e) -> std::optional<Holder> {
+            // Whatever is wrong, the coordinator itself has it.
+            if (e.getType() == kj::Exception::Type::UNIMPLEMENTED && generation == generation_) {
+              knows_no_holders_ = true;
+            }
+            return std::nullopt;
+          });
+}
+
+void Session::fetched(const Digest& digest, bool here) {
+  if (!session_ || knows_no_holders_) return;
+  auto request = session_->fetchedRequest();
+  request.setDigest(protocol::as_data(digest));
+  request.setHere(here);
+  tasks_->add(request.send().ignoreResult().catch_([](kj::Exception&&) {}));
 }
 
 }  // namespace pesc::worker

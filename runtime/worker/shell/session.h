@@ -17,6 +17,8 @@
 #include "pesc.capnp.h"
 #include "rpc/loop.h"
 #include "runtime/worker/core/core.h"
+#include "runtime/worker/shell/holder.h"
+#include "runtime/worker/shell/pass_on.h"
 #include "runtime/worker/shell/worker.h"
 
 namespace pesc::worker {
@@ -30,6 +32,7 @@ struct SelfDescription {
   std::vector<std::string> warnings;
   uint64_t disk_bytes = 0;
   NamedResources named;
+  bool passes_on = false;
 };
 
 // What its ranks use together.
@@ -56,12 +59,14 @@ class SessionDelegate {
   virtual void on_pause(bool paused) = 0;  // a person's order; said at each attach
   virtual kj::Promise<LogChunk> read_log(const AttemptKey& key, uint8_t stream, uint64_t offset,
                                          uint32_t max_bytes) = 0;
+  virtual absl::StatusOr<PassOn::Offer> pass_on(const BlobRef& blob, std::string_view ticket,
+                                                const std::string& address) = 0;
 };
 
-class Session final : public kj::TaskSet::ErrorHandler {
+class Session final : public HolderFinder, public kj::TaskSet::ErrorHandler {
  public:
   Session(rpc::Loop& loop, SessionSource source, SelfDescription self, SessionDelegate& delegate);
-  ~Session() noexcept;
+  ~Session() noexcept override;
 
   void start();
   void stop();  // no callback follows
@@ -81,6 +86,10 @@ class Session final : public kj::TaskSet::ErrorHandler {
                              const std::vector<Finished>& finished,
                              const std::vector<Progressed>& progress,
                              const std::vector<SendReport::Ready>& ready, const std::string& busy);
+  kj::Promise<std::optional<Holder>> find_holder(const BlobRef& blob,
+                                                 const std::set<uint64_t>& without,
+                                                 uint64_t failed) override;
+  void fetched(const Digest& digest, bool here) override;
   // All its blobs have been put. The checkpoint's number; 0: it is not wanted.
   kj::Promise<uint32_t> checkpoint(const AttemptKey& key, const BlobRef& manifest,
                                    const std::vector<BlobRef>& chunks, uint64_t saved_ms);
@@ -105,7 +114,8 @@ class Session final : public kj::TaskSet::ErrorHandler {
   std::optional<protocol::WorkerSession::Client> session_;
   std::shared_ptr<Link> link_;
   uint64_t generation_ = 0;
-  std::vector<Gpu> told_gpus_;  // in this session
+  std::vector<Gpu> told_gpus_;     // in this session
+  bool knows_no_holders_ = false;  // this coordinator: it is older than such calls
   uint32_t failures_ = 0;
   std::string last_logged_;
   int64_t last_logged_ms_ = 0;

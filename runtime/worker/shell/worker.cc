@@ -180,8 +180,13 @@ absl::Status WorkerShell::start() {
                        options_.memory_bytes,
                        warnings(),
                        options_.disk_bytes,
-                       options_.named};
+                       options_.named,
+                       options_.pass_on};
   session_ = std::make_unique<Session>(loop_, source_, std::move(self), *this);
+  if (options_.pass_on) {
+    pass_on_ = std::make_unique<PassOn>(loop_, cache_);
+    fetcher_->set_passing(session_.get(), pass_on_.get());
+  }
   open_monitor();
   open_gpus();
   return open_keeper();
@@ -405,6 +410,14 @@ void WorkerShell::on_disconnected() {
 }
 
 void WorkerShell::on_update(UpdateReceived update) { push(std::move(update)); }
+
+absl::StatusOr<PassOn::Offer> WorkerShell::pass_on(const BlobRef& blob, std::string_view ticket,
+                                                   const std::string& address) {
+  if (!pass_on_ || stopping_) {
+    return absl::FailedPreconditionError("this worker passes nothing on");
+  }
+  return pass_on_->offer(blob, ticket, address);
+}
 
 // ---- the end
 // ----------------------------------------------------------------------------------------

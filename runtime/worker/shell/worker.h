@@ -30,6 +30,9 @@ struct Options {
   NamedResources named;       // what else ranks may ask for
   std::string run_as;         // user the ranks run as; needs root
   uint64_t cache_limit_bytes = 20ull << 30;
+  // Large blobs are fetched from other workers that have them, and given on to others, on a port
+  // that is open while somebody may come.
+  bool pass_on = false;
   bool end_keeper_on_shutdown = false;  // embedded: nothing may outlive the process
   // Everything else on the machine goes before its ranks.
   bool idle_priority = false;

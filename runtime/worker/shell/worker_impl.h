@@ -35,6 +35,7 @@
 #include "runtime/worker/shell/identity.h"
 #include "runtime/worker/shell/inputs.h"
 #include "runtime/worker/shell/packing.h"
+#include "runtime/worker/shell/pass_on.h"
 #include "runtime/worker/shell/ports.h"
 #include "runtime/worker/shell/quiet_thread.h"
 #include "runtime/worker/shell/session.h"
@@ -173,6 +174,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void on_connected(uint64_t heartbeat_ms, protocol::Blobs::Client blobs) override;
   void on_disconnected() override;
   void on_update(UpdateReceived update) override;
+  absl::StatusOr<PassOn::Offer> pass_on(const BlobRef& blob, std::string_view ticket,
+                                        const std::string& address) override;
 
   // ---- worker_attempts.cc
   AttemptPtr find(const AttemptKey& key) const;
@@ -294,6 +297,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::shared_ptr<AttemptDirs> dirs_;
   std::shared_ptr<Cache> cache_;
   std::shared_ptr<BuildIndex> build_index_;
+  std::unique_ptr<PassOn> pass_on_;  // null: it passes nothing on
   std::unique_ptr<Fetcher> fetcher_;
   std::unique_ptr<EventsWatch> watch_;
   std::unique_ptr<Core> core_;
