@@ -1,5 +1,6 @@
 """Bulk: shared files, large outputs, many small ones; and a coordinator that starts again."""
 import json
+import re
 import shutil
 import signal
 import time
@@ -73,11 +74,17 @@ class _Bulk:
         self.bench.run("sync", self.file)
 
 
+def _sent_mib(bench, address):
+    """What went out over the connections that the coordinator has now: its workers'."""
+    listing = bench.run("ss", "-tinH", "state", "established", f"sport = :{address.rsplit(':', 1)[1]}")
+    return sum(int(each) for each in re.findall(r"bytes_sent:(\d+)", listing)) / (1 << 20)
+
+
 def _share(bulk, workers):
     """Submits a job with the file shared, one rank for each worker; what it took, in seconds, and the
-    coordinator's processor time for giving the file to the workers."""
+    coordinator's processor time, and MiB, for giving the file to the workers."""
     bench = bulk.bench
-    with Cluster(bench, slots=1, workers=workers) as cluster:
+    with Cluster(bench, slots=1, workers=workers, worker_options=["--pass-on"]) as cluster:
         begin = time.monotonic()
         job = cluster.submit(workers, "sleep", "0.5", cwd=bulk.directory, options=[
             "--no-auto-files", "--shared-file", "shared.bin", "--inject", "none",
@@ -87,7 +94,8 @@ def _share(bulk, workers):
         begin = time.monotonic()
         cluster.wait(job, workers)
         placed = max(time.monotonic() - begin - 0.5, 0.001)  # without the ranks' own half second
-        return submitted, placed, cpu_s(cluster.coordinator.pid) - cpu
+        return (submitted, placed, cpu_s(cluster.coordinator.pid) - cpu,
+                _sent_mib(bench, cluster.address))
 
 
 @benchmark("large_files", "A shared file to 1 and to 4 workers, a large output back")
@@ -103,27 +111,32 @@ def large_files(bench, result):
     slower = result.add("the slower of the two", "reference", "MiB/s")
     one = result.add("coordinator's CPU, one worker", "reference", "s")
     four = result.add("coordinator's CPU, four workers", "pesc", "s")
+    one_sent = result.add("coordinator's bytes, one worker", "reference", "MiB")
+    four_sent = result.add("coordinator's bytes, four workers", "pesc", "MiB")
     rounds = 1 if bench.quick else min(bench.runs, 3)
     for number in range(rounds):
         bulk.renew()
         copied.values.append(mib / _copy(bench, bulk.file, bench.work / "copy.bin"))
         sent.values.append(mib / _send(bench, bulk.file, bench.work / "copy.bin"))
         slower.values.append(min(copied.values[-1], sent.values[-1]))
-        submitted, placed, cpu = _share(bulk, 1)
+        submitted, placed, cpu, mib_sent = _share(bulk, 1)
         series[names[0]].values.append(mib / submitted)
         series[names[1]].values.append(mib / placed)
         one.values.append(cpu)
-        _, placed, cpu = _share(bulk, 4)
+        one_sent.values.append(mib_sent)
+        _, placed, cpu, mib_sent = _share(bulk, 4)
         four.values.append(cpu)
+        four_sent.values.append(mib_sent)
         back, fetched = _bring_back(bulk)
         series[names[2]].values.append(mib / back)
         series[names[3]].values.append(mib / fetched)
         bench.progress(f"large_files: round {number + 1}/{rounds}")
     result.targets += [Target(slower.name, at_least=0.8, of=name) for name in names]
     result.targets.append(Target(one.name, at_most=1.3, of=four.name))
+    result.targets.append(Target(one_sent.name, at_most=1.3, of=four_sent.name))
     result.notes.append(f"{mib} MiB" + ("" if bench.options.full_size else " (--full-size: 4,096)") +
                         "; a new file in each round. A rank that sleeps 0.5 s waits for the file; its "
-                        "time is taken off.")
+                        "time is taken off. The workers pass the file on (--pass-on).")
     shutil.rmtree(bulk.directory)
 
 

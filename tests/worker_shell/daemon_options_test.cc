@@ -89,6 +89,18 @@ TEST(DaemonOptions, TheDetachedLimitIsADuration) {
   EXPECT_NE(error_of({"--detached-limit", "1s"}).find("from 1m"), std::string::npos);
 }
 
+TEST(DaemonOptions, BlobsArePassedOnWhenThatIsAskedFor) {
+  TemporaryDirectory directory;
+  const std::string config = (directory.path() / "worker.toml").string();
+  EXPECT_FALSE(parse_daemon_options({})->worker.pass_on);
+  EXPECT_TRUE(parse_daemon_options({"--pass-on"})->worker.pass_on);
+  write_file(config, "pass_on = true\n");
+  EXPECT_TRUE(parse_daemon_options({"--config", config})->worker.pass_on);
+  EXPECT_FALSE(parse_daemon_options({"--config", config, "--no-pass-on"})->worker.pass_on);
+  write_file(config, "pass_on = \"yes\"\n");
+  EXPECT_NE(error_of({"--config", config}).find("true or false"), std::string::npos);
+}
+
 TEST(DaemonOptions, ReadsTheOwnersTable) {
   TemporaryDirectory directory;
   const std::string config = (directory.path() / "worker.toml").string();
