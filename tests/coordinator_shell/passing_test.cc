@@ -115,6 +115,23 @@ TEST_F(PassingTest, OneThatThreeComplainOfIsNotNamedAnyMore) {
   EXPECT_EQ(holder_for(attach(5), {2, 3, 4}), 0u);
 }
 
+TEST_F(PassingTest, WhoServesSomebodyIsForgivenWhatWasSaidBefore) {
+  EXPECT_EQ(holder_for(attach(1)), 0u);
+  const std::set<uint64_t> others{2, 3, 4, 5};
+  for (uint64_t id = 2; id <= 3; ++id) {
+    FakeWorker& worker = attach(id);
+    EXPECT_EQ(holder_for(worker, others), 1u);
+    EXPECT_EQ(holder_for(worker, others, 1), 0u);
+  }
+  FakeWorker& content = attach(4);
+  EXPECT_EQ(holder_for(content, others), 1u);
+  fetched(content, true);
+  FakeWorker& last = attach(5);
+  EXPECT_EQ(holder_for(last, others), 1u);
+  EXPECT_EQ(holder_for(last, others, 1), 0u);
+  EXPECT_EQ(holder_for(attach(6), others), 1u);
+}
+
 TEST_F(PassingTest, NobodyIsAskedForABlobThatTheCoordinatorLacks) {
   FakeWorker& one = attach(1);
   auto request = one.session().findHolderRequest();

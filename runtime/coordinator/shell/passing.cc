@@ -81,6 +81,7 @@ kj::Promise<std::optional<HolderOffer>> Passing::ask(uint64_t session, const Blo
 
 void Passing::fetched(uint64_t session, const Digest& digest, bool here) {
   const BlobHolder* link = holder_(session);
+  if (here) complaints_.erase(holders_.source_of(digest, session));  // it served somebody well
   if (link != nullptr) holders_.ended(digest, session, here, link->about().passes_on);
 }
 

@@ -76,7 +76,6 @@ void Fetcher::release_large_slot() {
 }
 
 void Fetcher::keep_partial(std::shared_ptr<Large> large) {
-  large->stop_reading();
   partial_.push_back(std::move(large));
   if (partial_.size() > kPartials) partial_.pop_front();
 }
@@ -119,6 +118,7 @@ kj::Promise<void> Fetcher::fetch_large(const BlobRef& blob) {
 
 void Fetcher::large_ended(const std::shared_ptr<Large>& large, const absl::Status& status) {
   release_large_slot();
+  large->stop_reading();
   large->arrival.reset();
   if (is_passed(large->blob)) finder_->fetched(large->blob.digest, status.ok());
   if (absl::IsUnavailable(status)) keep_partial(large);
