@@ -246,6 +246,22 @@ TEST_F(StoreTest, WritersTakePieces) {
   }
 }
 
+TEST_F(StoreTest, WhatHasComeOfALargeBlobCanBeReadMeanwhile) {
+  const std::string bytes = noise(70'000);
+  auto writer = *store_->begin(BlobRef{sha256(bytes), bytes.size()});
+  EXPECT_EQ(writer->prefix(), nullptr);
+  ASSERT_OK(writer->append(std::string_view(bytes).substr(0, 5'000)));
+  const std::shared_ptr<const Store::Prefix> prefix = writer->prefix();
+  ASSERT_NE(prefix, nullptr);
+  EXPECT_EQ(*prefix->read(4'990, 100), bytes.substr(4'990, 10));
+  ASSERT_OK(writer->append(std::string_view(bytes).substr(5'000)));
+  EXPECT_EQ(*prefix->read(4'990, 100), bytes.substr(4'990, 100));
+  ASSERT_OK(writer->finish().status());
+  writer.reset();
+  EXPECT_EQ(*prefix->read(0, bytes.size()), bytes) << "after the writer's end";
+  expect_holds(bytes);
+}
+
 TEST_F(StoreTest, AWriterRefusesWhatIsNotExpected) {
   const std::string bytes = noise(5000);
   for (const BlobRef& expected : {BlobRef{sha256("other"), 5000}, BlobRef{sha256(bytes), 5001},

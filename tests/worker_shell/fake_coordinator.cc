@@ -111,6 +111,7 @@ class FakeCoordinator::SessionServer final : public protocol::WorkerSession::Ser
     auto holding = protocol::decode_list(params.getHolding());
     rpc::throw_if_error(holding.status());
     fake_.held_at_attach = *holding;
+    fake_.passes_on = params.getInfo().getPassesOn();
     fake_.warnings.clear();
     for (auto warning : params.getInfo().getWarnings()) fake_.warnings.emplace_back(warning.cStr());
     fake_.sink_ = params.getSink();
@@ -254,6 +255,18 @@ std::string FakeCoordinator::read_log(const AttemptKey& key, uint8_t stream) {
   loop_.wait(kj::mv(turn.promise));
   auto response = loop_.wait(request.send());
   return std::string(protocol::as_view(response.getData()));
+}
+
+// The port where the blob is to be had from now on.
+absl::StatusOr<uint16_t> FakeCoordinator::pass_on(const BlobRef& blob, const std::string& ticket) {
+  auto request = sink_->passOnRequest();
+  protocol::encode(request.initBlob(), blob);
+  request.setTicket(protocol::as_data(ticket));
+  request.setAddress("127.0.0.1");
+  using Port = absl::StatusOr<uint16_t>;
+  return loop_.wait(
+      request.send().then([](auto&& answer) -> Port { return answer.getPort(); },
+                          [](kj::Exception&& e) -> Port { return rpc::to_status(e); }));
 }
 
 void FakeCoordinator::changed() {

@@ -44,6 +44,7 @@ class FakeCoordinator {
   void stop(const AttemptKey& key, EndReason reason);
   void pause(bool pause);
   std::string read_log(const AttemptKey& key, uint8_t stream);
+  absl::StatusOr<uint16_t> pass_on(const BlobRef& blob, const std::string& ticket);
   // Lets go of the worker's sink, as the end of a connection does.
   void hang_up() { sink_.reset(); }
 
@@ -61,6 +62,7 @@ class FakeCoordinator {
   bool reports_fail = false;
   uint64_t heartbeat_ms = 20;
   std::vector<std::string> warnings;
+  bool passes_on = false;  // as said at the attach
   std::vector<AttemptKey> held_at_attach;
   std::map<AttemptKey, End> ends;
   std::map<AttemptKey, int> reported;  // how often

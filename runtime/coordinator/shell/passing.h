@@ -44,8 +44,8 @@ class Passing {
  public:
   static constexpr uint64_t kAnswerWithinMs = 3'000;
   static constexpr size_t kMostAsked = 3;  // until the coordinator itself is the answer
-  static constexpr size_t kMostComplaints =
-      3;  // of as many workers, one after the other: it is not named
+  // Of as many workers, with nobody served in between: it is not named any more.
+  static constexpr size_t kMostComplaints = 3;
 
   // `holder`: null when the session is over.
   Passing(rpc::Loop& loop, std::function<BlobHolder*(uint64_t session)> holder)
