@@ -1,5 +1,6 @@
 // A whole worker that passes blobs on, or does not, with a coordinator that does not know of that.
 #include "runtime/worker/shell/holder.h"
+#include "runtime/worker/shell/pass_on.h"
 #include "tests/worker_shell/worker_fixture.h"
 
 namespace pesc::worker {
