@@ -45,8 +45,8 @@ class Store {
   // Stores a whole blob and returns its name. Not durable before sync().
   virtual absl::StatusOr<BlobRef> put(std::string_view bytes) = 0;
 
-  // What has come of a blob that is being written. Thread-safe; may outlive the writer, whatever its
-  // end.
+  // What has come of a blob that is being written. Thread-safe; may outlive the writer, whatever
+  // its end.
   class Prefix {
    public:
     virtual ~Prefix() = default;
