@@ -31,7 +31,7 @@ class FilePrefix final : public Store::Prefix {
 class StoreWriter final : public Store::Writer {
  public:
   StoreWriter(StoreImpl& store, std::optional<BlobRef> expected)
-      : store_(store), expected_(std::move(expected)) {}
+      : store_(store), expected_(expected) {}
 
   ~StoreWriter() override {
     if (!name_.empty()) ::unlink(store_.temporary_path(name_).c_str());
@@ -123,7 +123,7 @@ class StoreWriter final : public Store::Writer {
 };
 
 absl::StatusOr<std::unique_ptr<Store::Writer>> StoreImpl::begin(std::optional<BlobRef> expected) {
-  return std::unique_ptr<Writer>(std::make_unique<StoreWriter>(*this, std::move(expected)));
+  return std::unique_ptr<Writer>(std::make_unique<StoreWriter>(*this, expected));
 }
 
 absl::StatusOr<BlobRef> StoreImpl::put_file(const std::filesystem::path& path) {

@@ -56,7 +56,7 @@ kj::Promise<void> Fetcher::ensure(std::vector<BlobRef> blobs) {
     for (const BlobRef& blob : blobs) {
       if (!cache_->contains(blob.digest)) fetches.add(fetch_one(blob));
     }
-    if (fetches.size() == 0) return kj::READY_NOW;
+    if (fetches.empty()) return kj::READY_NOW;
     return kj::joinPromises(fetches.releaseAsArray());
   });
 }
