@@ -93,7 +93,7 @@ void Core::State::take_back(Worker& worker) {
     free -= int64_t(worker.leases.at(it->second).cpus_milli);
     if (free < 0) break;
     if (job.gang) continue;
-    const Demand demand = preferring({job.spec->room, need_of(job), 0, 0, false});
+    const Demand demand{job.spec->room, need_of(job), 0, 0, false};
     if (!job.stopped && choose_worker(demand, worker.info.id) != nullptr)
       back.push_back(it->second);
   }

@@ -202,7 +202,7 @@ void Core::State::renew_reservation() {
   const bool gang = reservation.job->gang.has_value();
   const auto holds = [&](WorkerId id) {
     const Worker& worker = workers.at(id);
-    return (gang || could_hold(worker, wanted(*reservation.job->queue).need)) &&
+    return (gang || could_hold(worker, reservation.job->queue->demand.need)) &&
            may_have(worker, *reservation.job->spec) &&
            worker.reserved_milli <= worker.info.cpus_milli &&
            worker.reserved_memory <= worker.info.memory_bytes;
@@ -233,7 +233,7 @@ std::string Core::State::check_reservation() const {
   }
   if (!reservation.job->gang) {
     const Worker& worker = workers.at(*reservation.workers.begin());
-    const Need need = preferring(reservation.job->queue->demand).need;
+    const Need& need = reservation.job->queue->demand.need;
     const bool fits = worker.takes_leases() && free_for(worker) >= int64_t(need.cpus_milli) &&
                       worker.has_spare(reservation.job->queue->demand) && need.gpus == 0 &&
                       claim(worker.capacity(), worker.use, need, 0);

@@ -147,7 +147,6 @@ void Core::State::put_gpu_aside(Worker& worker, const std::string& uuid, GpuHeal
   health.aside_until = now + TimeMs(ms);
   gpu_asides.insert({health.aside_until, worker.info.id, uuid});
   say_gpu_troubles(worker);
-  gpus_changed();
   look_again();
 }
 
@@ -158,7 +157,6 @@ void Core::State::end_gpu_aside(Worker& worker, const std::string& uuid, GpuHeal
   for (Gpu& gpu : worker.info.gpus) {
     if (gpu.uuid == uuid && std::exchange(health.said, false)) gpu.trouble.clear();
   }
-  gpus_changed();
   for (auto& [demand, queue] : queues) queue.impossible = queue.nowhere = false;
   if (worker.indexed) unblock(worker);
 }

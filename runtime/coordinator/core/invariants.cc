@@ -182,7 +182,6 @@ std::string Core::State::check_worker(const Worker& worker) const {
     if (worker.spare_milli(config.prefetch_most) < 0) return "was given too much ahead";
     if (std::string wrong = check_use(worker.capacity(), use); !wrong.empty()) return wrong;
   }
-  if (worker.serves != worker.in_service()) return "serves, or not";
   if (worker.indexed != worker.takes_leases()) return "indexed wrongly";
   if (worker.indexed &&
       (worker.indexed_free != unreserved(worker) || worker.indexed_load != worker.ahead_load())) {
@@ -244,9 +243,8 @@ std::string Core::State::check_queues() const {
       }
     }
     if (!queue.blocked || demand.gang > 0) continue;
-    const Demand wanted = preferring(demand);
     for (const auto& [id, worker] : workers) {
-      if (worker.indexed && has_room(worker, wanted)) return "a queue is blocked needlessly";
+      if (worker.indexed && has_room(worker, demand)) return "a queue is blocked needlessly";
     }
   }
   if (std::string bad = check_reservation(); !bad.empty()) return bad;

@@ -35,8 +35,7 @@ void Core::State::place() {
       requeue(job);
       continue;
     }
-    const Demand& demand = wanted(*queue);
-    const Choice choice = choose_rank(job, demand);
+    const Choice choice = choose_rank(job, queue->demand);
     if (choice.worker == nullptr) {
       queue->blocked = true;
       hurry_asides(queue->demand);
@@ -44,7 +43,7 @@ void Core::State::place() {
       continue;
     }
     const std::string owner = job.owner;
-    Need need = demand.need;
+    Need need = queue->demand.need;
     need.gpu_alone = need.gpu_alone || choice.gpu_alone;
     lease(job, choice.rank, job.ranks.attempts(choice.rank) + 1, *choice.worker, need);
     serve(owner);
@@ -275,7 +274,6 @@ void Core::State::dequeue(Job& job) {
 
 void Core::State::reindex(Worker& worker) {
   if (restoring) return;
-  note_service(worker);
   if (!worker.takes_leases()) return unindex(worker);
   const int64_t free = unreserved(worker), load = worker.ahead_load();
   const bool back = !worker.indexed;
@@ -307,7 +305,6 @@ void Core::State::reindex(Worker& worker) {
 
 // With one worker fewer a gang may have to be content with others.
 void Core::State::unindex(Worker& worker) {
-  note_service(worker);
   if (!worker.indexed) return;
   leave_index(worker);
   reservation.due = true;
@@ -339,9 +336,7 @@ void Core::State::leave_load_index(Worker& worker) {
 void Core::State::unblock(const Worker& worker) {
   reservation.due = true;
   for (auto& [demand, queue] : queues) {
-    if (queue.blocked && !queue.impossible && has_room(worker, wanted(queue))) {
-      queue.blocked = false;
-    }
+    if (queue.blocked && !queue.impossible && has_room(worker, demand)) queue.blocked = false;
   }
 }
 

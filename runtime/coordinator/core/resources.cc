@@ -28,7 +28,6 @@ bool fits_named(const Capacity& has, const Use& use, const NamedResources& need)
 // There is room for one rank; `alone`: for it and nothing else.
 bool fits_gpu(const Gpu& gpu, const GpuUse& use, const Need& need, bool alone) {
   if (!gpu.trouble.empty() || gpu.compute_capability < need.min_compute_capability) return false;
-  if (gpu.memory_bytes < need.least_gpu_memory_bytes) return false;
   if (use.alone > 0 || (alone && use.ranks > 0)) return false;
   if (use.share_milli + need.gpu_share_milli > 1000) return false;
   uint64_t bytes = need.gpu_memory_bytes;
@@ -109,7 +108,6 @@ bool raise(uint64_t& peak, uint64_t seen) {
 
 std::optional<Claim> claim(const Capacity& has, const Use& use, const Need& need,
                            uint64_t reserved_memory) {
-  if (has.memory_bytes < need.least_memory_bytes) return std::nullopt;
   Claim claim;
   claim.memory_bytes = need.memory_bytes;
   if (need.memory_learned) claim.memory_bytes = std::min(need.memory_bytes, has.memory_bytes);
@@ -130,10 +128,9 @@ std::optional<Claim> claim(const Capacity& has, const Use& use, const Need& need
 std::string lacks(const Capacity& has, const Need& need) {
   Use nothing;
   nothing.gpus.resize(has.gpus->size());
-  const uint64_t memory =
-      std::max(need.memory_learned ? 0 : need.memory_bytes, need.least_memory_bytes);
-  if (memory > has.memory_bytes) {
-    return format_bytes(memory) + " of memory (has " + format_bytes(has.memory_bytes) + ")";
+  if (!need.memory_learned && need.memory_bytes > has.memory_bytes) {
+    return format_bytes(need.memory_bytes) + " of memory (has " + format_bytes(has.memory_bytes) +
+           ")";
   }
   if (need.disk_bytes > has.disk_bytes) {
     return format_bytes(need.disk_bytes) + " of disk (has " + format_bytes(has.disk_bytes) + ")";
@@ -147,27 +144,6 @@ std::string lacks(const Capacity& has, const Need& need) {
   Claim unused;
   if (need.gpus == 0 || claim_gpus(has, nothing, need, unused)) return "";
   return gpus_text(need.gpus, need) + " (has " + gpus_there(has) + ")";
-}
-
-// A peak, with a quarter and up to an eighth more, is what ranks are placed by: estimate(). The
-// peak itself is what a worker must have.
-Size wanted_size(const Need& need) {
-  return {need.gpu_memory_learned ? need.gpu_memory_bytes / 5 * 4 : 0,
-          need.memory_learned ? need.memory_bytes / 5 * 4 : 0};
-}
-
-Size size_there(const Capacity& has, const Need& need) {
-  Size size = wanted_size(need);
-  size.memory_bytes = std::min(size.memory_bytes, has.memory_bytes);
-  if (size.gpu_memory_bytes == 0 || need.gpus == 0) return size;
-  std::vector<uint64_t> fitting;
-  for (const Gpu& gpu : *has.gpus) {
-    if (fits_gpu(gpu, {}, need, true)) fitting.push_back(gpu.memory_bytes);
-  }
-  if (fitting.size() < need.gpus) return {};
-  std::sort(fitting.rbegin(), fitting.rend());
-  size.gpu_memory_bytes = std::min(size.gpu_memory_bytes, fitting[need.gpus - 1]);
-  return size;
 }
 
 std::string gpus_text(uint64_t count, const Need& need) {

@@ -29,9 +29,6 @@ struct Need {
   ComputeCapability min_compute_capability = 0;
   NamedResources named;
   std::vector<WorkerId> not_on;  // sorted: where its program could not be built
-  // Of what was learned, what its worker, and each of its GPUs, must have at least: set while it is
-  // placed (Core::State::preferring), by what workers there are.
-  uint64_t least_memory_bytes = 0, least_gpu_memory_bytes = 0;
   auto operator<=>(const Need&) const = default;
 };
 
@@ -69,14 +66,6 @@ std::optional<Claim> claim(const Capacity& has, const Use& use, const Need& need
 // What the worker lacks for such a rank even when nothing else is there: "8 GiB of memory (has 4
 // GiB)"; empty: nothing. Cpus are not looked at.
 std::string lacks(const Capacity& has, const Need& need);
-// How much there is of what was learned of the program, without its margin; GPUs first.
-struct Size {
-  uint64_t gpu_memory_bytes = 0, memory_bytes = 0;
-  auto operator<=>(const Size&) const = default;
-};
-Size wanted_size(const Need& need);
-// On such a worker, which lacks nothing; never more than is wanted.
-Size size_there(const Capacity& has, const Need& need);
 // Adds or takes back what an attempt was given. A GPU that the worker does not have any more counts
 // nowhere.
 void add_use(const Capacity& has, Use& use, const Claim& claim, const Resources& asked);

@@ -63,7 +63,7 @@ bool Core::State::reserve_for_owed(const DemandQueue& next) {
 // than that one worker has, and for one rank at least.
 bool Core::State::reserve_ranks(Job& job, uint64_t cpus_milli) {
   if (job.learned->version != job.need_version) requeue(job);  // its program is known better now
-  const Demand demand = wanted(*job.queue);
+  const Demand& demand = job.queue->demand;
   Worker* chosen = nullptr;
   for (auto& [id, worker] : workers) {
     if (!worker.indexed || worker.info.cpus_milli < demand.need.cpus_milli) continue;
@@ -91,22 +91,22 @@ bool Core::State::reserve_ranks(Job& job, uint64_t cpus_milli) {
 }
 
 // Somebody who has even less waits for what would fit there, since the reservation was made.
-bool Core::State::another_comes_first(const Job& job, const Worker& worker) {
+bool Core::State::another_comes_first(const Job& job, const Worker& worker) const {
   const Need& need = job.queue->demand.need;
   const uint64_t used = owners.at(job.owner).used_milli;
-  return std::any_of(queues.begin(), queues.end(), [&](auto& entry) {
-    auto& [demand, queue] = entry;
+  return std::any_of(queues.begin(), queues.end(), [&](const auto& entry) {
+    const auto& [demand, queue] = entry;
     return demand.gang == 0 && queue.owners.begin()->first.used_milli < used && !queue.nowhere &&
            demand.need.cpus_milli <= need.cpus_milli &&
            (demand.room.empty() || demand.room == worker.info.room) &&
-           could_hold(worker, wanted(queue).need);
+           could_hold(worker, demand.need);
   });
 }
 
 bool Core::State::place_owed(uint32_t& budget) {
   Job& job = *reservation.job;
   Worker& worker = workers.at(*reservation.workers.begin());
-  const Need need = wanted(*job.queue).need;
+  const Need need = job.queue->demand.need;
   const std::string owner = job.owner;
   const int64_t cpus = need.cpus_milli;
   bool placed = false;

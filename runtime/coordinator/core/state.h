@@ -213,14 +213,14 @@ struct Job {
   std::map<uint32_t, uint32_t> checkpoint_numbers;  // the highest, of ranks that may yet save
   uint32_t ahead_leases = 0;
   int64_t limit_from_unix_ms = 0;  // its time limit counts from then; 0: from the restore
-  TimeMs limit_at = kNever;        // its time limit is over; kNever: not armed
-  TimeMs tail_at = kNever;         // its slow ranks are looked at; kNever: not near its end
-  DemandQueue* queue = nullptr;    // where it waits for placement
-  uint32_t own_faults = 0;         // ranks that failed at once on two workers; not durable
-  bool changed = false;            // in this step
-  Learned* learned = nullptr;      // of its program; of a job that is over, null
-  uint64_t need_version = 0;       // of what is learned, when it was queued
-  std::optional<Gang> gang;        // of a parallel job
+  TimeMs limit_at = kNever;      // its time limit is over; kNever: not armed
+  TimeMs tail_at = kNever;       // its slow ranks are looked at; kNever: not near its end
+  DemandQueue* queue = nullptr;  // where it waits for placement
+  uint32_t own_faults = 0;       // ranks that failed at once on two workers; not durable
+  bool changed = false;          // in this step
+  Learned* learned = nullptr;    // of its program; of a job that is over, null
+  uint64_t need_version = 0;     // of what is learned, when it was queued
+  std::optional<Gang> gang;      // of a parallel job
 
   std::pair<int64_t, JobId> order() const { return {submitted_unix_ms, id}; }
   JobTurn turn() const { return {-spec->priority, submitted_unix_ms, id}; }
@@ -298,7 +298,6 @@ struct Worker {
   // Ended by a report of this session, and still in what the worker says it holds: several reports
   // are under way at once, so it may say so before it has read the answer.
   std::set<AttemptKey> reported;
-  bool serves = false;  // in_service(), as it was when it was indexed
   bool indexed = false;
   bool in_load_index = false;
   int64_t indexed_free = 0, indexed_load = 0;
@@ -314,12 +313,10 @@ struct Worker {
     return info.cpus_milli == 0 ? 0 : int64_t(ahead_milli * 1000 / info.cpus_milli);
   }
   bool set_aside() const { return aside_until != kNever; }
-  // It takes ranks, now or when others have ended there.
-  bool in_service() const {
+  bool takes_leases() const {
     return attached && responsive && !leaving && !draining && !paused && info.busy.empty() &&
-           unsized == 0 && !set_aside();
+           unsized == 0 && !set_aside() && !(probation && !leases.empty());
   }
-  bool takes_leases() const { return in_service() && !(probation && !leases.empty()); }
   Capacity capacity() const {
     return {info.memory_bytes, info.disk_bytes, &info.gpus, &info.named};
   }
@@ -356,8 +353,6 @@ struct DemandQueue {
   bool blocked = false;     // no worker has room; until one has
   bool impossible = false;  // gangs: all workers together have not; until another one comes
   bool nowhere = false;     // blocked, and no worker could have room if nothing else were there
-  Demand preferring;        // State::wanted(); of `version`
-  uint64_t version = 0;
   std::map<OwnerTurn, std::map<JobTurn, Job*>> owners;
 };
 
@@ -394,8 +389,6 @@ struct Core::State {
   Reservation reservation;
   bool gang_had_it = false;  // the latest reservation was a gang's
   uint64_t turns = 0;
-  // They grow when other workers are in service, or have other GPUs, than before.
-  uint64_t fleet_version = 1, gpus_version = 1;
   bool restoring = false;
   bool placement_due = false;
   std::set<JobId> unsettled;  // after a restore: may have to be stopped or finished
@@ -563,12 +556,6 @@ struct Core::State {
   Worker* choose_worker(const Demand& demand, WorkerId avoid);
   Worker* choose_free(const RoomIndex& room, const Demand& demand, WorkerId avoid);
   bool has_room(const Worker& worker, const Demand& demand) const;
-  Demand preferring(Demand demand) const;
-  const Demand& wanted(DemandQueue& queue);
-  void note_service(Worker& worker);
-  void fleet_changed();
-  void gpus_changed();
-  void unblock_learned(bool of_gpus_alone);
   LeaseGrant& lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker, const Need& need,
                     bool second = false);
   Need need_of(const Job& job) const;
@@ -581,7 +568,7 @@ struct Core::State {
   bool reserve_for_owed(const DemandQueue& next);
   bool reserve_ranks(Job& job, uint64_t cpus_milli);
   bool place_owed(uint32_t& budget);
-  bool another_comes_first(const Job& job, const Worker& worker);
+  bool another_comes_first(const Job& job, const Worker& worker) const;
   std::optional<uint32_t> rank_for(Job& job, WorkerId worker);
   void requeue(Job& job);
   void dequeue(Job& job);

@@ -124,7 +124,7 @@ Core::State::Slow Core::State::find_slow(const Job& job) const {
 
 // When to look again.
 TimeMs Core::State::try_seconds_of(Job& job) {
-  const Demand demand = preferring({job.spec->room, need_of(job)});
+  const Demand demand{job.spec->room, need_of(job)};
   uint32_t budget = std::max<uint32_t>(config.max_placements_per_step, 1);
   const Slow slow = find_slow(job);
   for (const auto& [rank, own] : slow.stragglers) {

@@ -120,7 +120,7 @@ std::string Core::State::takes_no_work(const Worker& worker, TimeMs at) const {
 std::string Core::State::missing(const Job& job, TimeMs at) const {
   const std::string& room = job.spec->room;
   const uint32_t cpus = cpus_of(*job.spec);
-  const Need need = preferring({room, need_of(job)}).need;
+  const Need need = need_of(job);
   const uint64_t memory = need.memory_learned ? 0 : need.memory_bytes;
   Offer offer;
   for (const auto& [id, worker] : workers) {

@@ -50,8 +50,6 @@ void Core::State::on(const WorkerAttached& event) {
         CloseSession{worker.session, "the same worker attached again; that connection goes on"});
   }
   unindex(worker);
-  worker.serves = false;  // what it has may be other than before
-  fleet_changed();
   const bool named = worker.seen && worker.info.name == bounded(event.info.name, 256) &&
                      worker.info.room == bounded(event.info.room, 256);
   worker.info = event.info;
@@ -168,7 +166,6 @@ void Core::State::hear_gpus(Worker& worker, const std::vector<Gpu>& gpus) {
   bound_info(worker.info);
   for (auto& [uuid, health] : worker.gpu_health) health.said = false;
   say_gpu_troubles(worker);
-  gpus_changed();
   for (auto& [demand, queue] : queues) queue.impossible = queue.nowhere = false;
   recount_use(worker);
   worker.excused = worker.excused || over(worker, config.prefetch_most);
