@@ -171,6 +171,18 @@ TEST(Gpus, OfTheCapabilityAskedFor) {
   EXPECT_THAT(h.held(2), SizeIs(1));
 }
 
+// A screen, or the driver itself: no GPU of the lab would ever be whole.
+TEST(Gpus, WhatWasLearnedDoesNotWaitForWhatTheScreenKeeps) {
+  Harness h;
+  Gpu screen = gpu("a", 4 * kGiB);
+  screen.taken_bytes = 300 * kMiB;
+  h.attach(1, with_gpus(1, {screen}));
+  h.submit(1, on_gpus(2, 1000, 0)).IgnoreError();
+  ASSERT_EQ(h.held(1), std::vector{key(1, 0)});
+  h.end(1, key(1, 0), used(3600 * kMiB));
+  EXPECT_EQ(h.held(1), std::vector{key(1, 1)});
+}
+
 TEST(Gpus, WhatOthersTookIsNotGiven) {
   Harness h;
   Gpu busy = gpu("a", 4 * kGiB);

@@ -25,13 +25,19 @@ bool fits_named(const Capacity& has, const Use& use, const NamedResources& need)
   return true;
 }
 
+// What was learned asks for no more than there can be: of a GPU whose driver, or the screen of the
+// machine's owner, always keeps a little, never for the whole.
+uint64_t most_learned(const Gpu& gpu) {
+  return gpu.memory_bytes - std::min(gpu.taken_bytes, gpu.memory_bytes / 8);
+}
+
 // There is room for one rank; `alone`: for it and nothing else.
 bool fits_gpu(const Gpu& gpu, const GpuUse& use, const Need& need, bool alone) {
   if (!gpu.trouble.empty() || gpu.compute_capability < need.min_compute_capability) return false;
   if (use.alone > 0 || (alone && use.ranks > 0)) return false;
   if (use.share_milli + need.gpu_share_milli > 1000) return false;
   uint64_t bytes = need.gpu_memory_bytes;
-  if (need.gpu_memory_learned) bytes = std::min(bytes, gpu.memory_bytes);
+  if (need.gpu_memory_learned) bytes = std::min(bytes, most_learned(gpu));
   const uint64_t taken = use.bytes + gpu.taken_bytes;
   return taken <= gpu.memory_bytes && bytes <= gpu.memory_bytes - taken;
 }
@@ -54,7 +60,7 @@ bool choose_gpus(const Capacity& has, const Use& use, const Need& need, bool alo
     const Gpu& gpu = (*has.gpus)[fitting[i].second];
     claim.gpus.push_back(gpu.uuid);
     if (need.gpu_memory_learned) {
-      claim.gpu_memory_bytes = std::min(claim.gpu_memory_bytes, gpu.memory_bytes);
+      claim.gpu_memory_bytes = std::min(claim.gpu_memory_bytes, most_learned(gpu));
     }
   }
   return true;
