@@ -216,6 +216,44 @@ TEST_F(Sessions, LiveOutputComesFromTheWorker) {
   EXPECT_EQ(over.getData().size(), 0u);
 }
 
+TEST_F(Sessions, WhoFollowedASecondAttemptThatFailedIsToldWhichOneRunsOn) {
+  close();
+  options.core.straggler_min_ms = 0;
+  ASSERT_EQ(open(), absl::OkStatus());
+  FakeUser ann = user();
+  FakeWorker slow = this->worker(7, 4), idle = this->worker(8, 4);
+  ASSERT_EQ(slow.attach(), absl::OkStatus());
+  ASSERT_EQ(ann.submit(kJob, simple_spec(4)), absl::OkStatus());
+  AttemptOutcome quick = FakeWorker::success("");
+  quick.duration_ms = 1;
+  for (int i = 0; i < 4; ++i) {
+    const Lease lease = slow.next_lease();
+    if (lease.key.rank == 3) continue;
+    ASSERT_EQ(slow.report(lease.key, quick, ""), absl::OkStatus());
+  }
+  ASSERT_EQ(idle.attach(), absl::OkStatus());
+  const Lease second = idle.next_lease();
+  ASSERT_EQ(second.key, (AttemptKey{kJob, 3, 2}));
+  idle.inbox->log = "the second\n";
+  auto read = [&](uint32_t attempt, uint64_t offset) {
+    auto request = ann.session().readLogRequest();
+    request.setId(kJob.value);
+    request.setRank(3);
+    request.setStream(1);
+    request.setAttempt(attempt);
+    request.setOffset(offset);
+    request.setMaxBytes(1000);
+    auto log = loop.wait(request.send());
+    EXPECT_TRUE(log.getRunning());
+    return std::make_pair(log.getAttempt(), std::string(protocol::as_view(log.getData())));
+  };
+  EXPECT_EQ(read(0, 0), std::make_pair(2u, std::string("the second\n"))) << "the newest";
+  EXPECT_EQ(read(1, 0), std::make_pair(1u, std::string("a line\n"))) << "which runs still";
+  ASSERT_EQ(idle.report(second.key, FakeWorker::failure(1, ""), ""), absl::OkStatus());
+  EXPECT_EQ(read(2, 11), std::make_pair(1u, std::string())) << "its own offset is not the other's";
+  EXPECT_EQ(read(1, 0), std::make_pair(1u, std::string("a line\n")));
+}
+
 TEST_F(Sessions, WhichRanksRunIsToldByPages) {
   FakeUser ann = user(), bob = user("bob");
   FakeWorker worker = this->worker(7, 4);
@@ -240,8 +278,6 @@ TEST_F(Sessions, WhichRanksRunIsToldByPages) {
   EXPECT_EQ(running(1, 2), (std::vector<uint32_t>{1, 2}));
   EXPECT_EQ(running(4, 100), std::vector<uint32_t>());
   EXPECT_EQ(status_of(loop, ask(bob, 0, 100)).code(), absl::StatusCode::kNotFound);
-  ASSERT_EQ(ann.cancel(kJob), absl::OkStatus());
-  EXPECT_EQ(running(0, 100), std::vector<uint32_t>());
 }
 
 TEST_F(Sessions, AWorkerThatIsGoneIsAwayAndOneThatComesAgainReplacesItself) {
