@@ -461,11 +461,13 @@ class Core {
   std::vector<JobId> jobs() const;  // oldest first
   std::optional<JobView> job(JobId id) const;
   std::vector<RunningRank> running(JobId id) const;
+  std::vector<RunningRank> running(JobId id, uint32_t rank) const;  // its open attempts
   // Ranks in their final state, in the order they were committed, from the from-th on.
   std::vector<uint32_t> committed_ranks(JobId id, uint32_t from, uint32_t max) const;
   RankState rank_state(JobId id, uint32_t rank) const;
   uint32_t attempts(JobId id, uint32_t rank) const;
   std::vector<WorkerView> workers() const;
+  std::optional<uint64_t> session_of(WorkerId id) const;  // nothing: it is away
   std::vector<WhyLine> why(JobId id,
                            TimeMs now) const;  // of the ranks that wait; the shell adds failures
 

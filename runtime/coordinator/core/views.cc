@@ -9,6 +9,14 @@ namespace {
 // Of a gang: leased, and not told to start.
 bool is_held(const Job& job) { return job.gang && job.gang->open > 0 && !job.gang->started; }
 
+void append_open(AttemptKey key, const ActiveRank& active, std::vector<RunningRank>& running) {
+  for (const OpenAttempt& open : active.open) {
+    key.attempt = open.attempt;
+    running.push_back(
+        {key, open.worker, open.fraction, open.text, open.started == kNever, open.second});
+  }
+}
+
 }  // namespace
 
 std::vector<JobId> Core::jobs() const {
@@ -50,16 +58,16 @@ std::vector<RunningRank> Core::running(JobId id) const {
   std::vector<RunningRank> running;
   const Job* job = state_->find_job(id);
   if (job == nullptr) return running;
-  for (const auto& [rank, active] : job->active) {
-    for (const OpenAttempt& open : active.open) {
-      running.push_back({{id, rank, open.attempt},
-                         open.worker,
-                         open.fraction,
-                         open.text,
-                         open.started == kNever,
-                         open.second});
-    }
-  }
+  for (const auto& [rank, active] : job->active) append_open({id, rank, 0}, active, running);
+  return running;
+}
+
+std::vector<RunningRank> Core::running(JobId id, uint32_t rank) const {
+  std::vector<RunningRank> running;
+  const Job* job = state_->find_job(id);
+  if (job == nullptr) return running;
+  const auto active = job->active.find(rank);
+  if (active != job->active.end()) append_open({id, rank, 0}, active->second, running);
   return running;
 }
 
@@ -108,6 +116,12 @@ std::vector<WorkerView> Core::workers() const {
     views.push_back(std::move(view));
   }
   return views;
+}
+
+std::optional<uint64_t> Core::session_of(WorkerId id) const {
+  const auto worker = state_->workers.find(id);
+  if (worker == state_->workers.end() || !worker->second.attached) return std::nullopt;
+  return worker->second.session;
 }
 
 // What is leased ahead waits on its worker, as in the counts.

@@ -390,23 +390,20 @@ kj::Promise<void> UserSessionServer::readLog(ReadLogContext context) {
   if (state != RankState::running) return service_->settled();
   // The newest of its attempts, or the one that was asked for.
   std::optional<RunningRank> found;
-  for (const RunningRank& running : service_->core().running(job.id)) {
-    if (running.key.rank != rank) continue;
+  for (const RunningRank& running : service_->core().running(job.id, rank)) {
     if (params.getAttempt() != 0 && running.key.attempt != params.getAttempt()) continue;
     if (!found || running.key.attempt > found->key.attempt) found = running;
   }
   if (!found) return service_->settled();
   results.setAttempt(found->key.attempt);
-  for (const WorkerView& view : service_->core().workers()) {
-    WorkerLink* link = view.info.id == found->worker ? service_->worker(view.session) : nullptr;
-    if (link == nullptr) continue;
-    const auto max = uint32_t(std::min<uint64_t>(params.getMaxBytes(), kMaxTransferBytes));
-    auto read = link->read_log(found->key, params.getStream(), params.getOffset(), max);
-    return read.then([context](std::pair<std::string, bool> log) mutable {
-      context.getResults().setData(protocol::as_data(log.first));
-    });
-  }
-  return service_->settled();  // its worker is away, and may come back
+  const std::optional<uint64_t> session = service_->core().session_of(found->worker);
+  WorkerLink* link = session ? service_->worker(*session) : nullptr;
+  if (link == nullptr) return service_->settled();  // its worker is away, and may come back
+  const auto max = uint32_t(std::min<uint64_t>(params.getMaxBytes(), kMaxTransferBytes));
+  auto read = link->read_log(found->key, params.getStream(), params.getOffset(), max);
+  return read.then([context](std::pair<std::string, bool> log) mutable {
+    context.getResults().setData(protocol::as_data(log.first));
+  });
 }
 
 void encode_resources(protocol::WorkerStatus::Builder out, const WorkerView& view) {
