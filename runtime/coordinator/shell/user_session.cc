@@ -388,14 +388,18 @@ kj::Promise<void> UserSessionServer::readLog(ReadLogContext context) {
         });
   }
   if (state != RankState::running) return service_->settled();
-  // The newest of its attempts, or the one that was asked for.
+  // The one that was asked for, or else the newest of its attempts: a second one may have failed
+  // while an older one runs on.
   std::optional<RunningRank> found;
+  bool asked = false;
   for (const RunningRank& running : service_->core().running(job.id, rank)) {
-    if (params.getAttempt() != 0 && running.key.attempt != params.getAttempt()) continue;
-    if (!found || running.key.attempt > found->key.attempt) found = running;
+    if (running.ahead || asked) continue;
+    asked = running.key.attempt == params.getAttempt();
+    if (asked || !found || running.key.attempt > found->key.attempt) found = running;
   }
   if (!found) return service_->settled();
   results.setAttempt(found->key.attempt);
+  if (!asked && params.getAttempt() != 0) return service_->settled();  // to be read from its start
   const std::optional<uint64_t> session = service_->core().session_of(found->worker);
   WorkerLink* link = session ? service_->worker(*session) : nullptr;
   if (link == nullptr) return service_->settled();  // its worker is away, and may come back
