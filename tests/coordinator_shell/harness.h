@@ -85,6 +85,8 @@ struct Inbox {
   // Asked to pass a blob on: the tickets, and what is answered.
   std::vector<std::string> tickets;
   uint16_t port = 4711;  // 0: it does not have the blob
+  std::string certificate = "its certificate";
+  absl::Status cannot_pass_on;
   kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> waiting;
 
   void told() {
@@ -136,9 +138,11 @@ class Sink final : public protocol::WorkerSink::Server {
   kj::Promise<void> passOn(PassOnContext context) override {
     inbox_->tickets.emplace_back(protocol::as_view(context.getParams().getTicket()));
     inbox_->told();
+    rpc::throw_if_error(inbox_->cannot_pass_on);
     if (inbox_->port == 0) rpc::throw_if_error(absl::NotFoundError("no such blob"));
     context.getResults().setPort(inbox_->port);
-    context.getResults().setCertificate("its certificate");
+    const bool tls = !rpc::is_loopback({context.getParams().getAddress().cStr(), 0});
+    context.getResults().setCertificate(tls ? inbox_->certificate : "");
     return kj::READY_NOW;
   }
 

@@ -95,6 +95,43 @@ TEST_F(PassingTest, OneThatHasLostTheBlobIsNotAskedAgain) {
   EXPECT_EQ(one.inbox->tickets.size(), 1u);
 }
 
+TEST_F(PassingTest, OneThatIsTooBusyIsAskedAgainByTheNext) {
+  FakeWorker& one = attach(1);
+  EXPECT_EQ(holder_for(one), 0u);
+  fetched(one, true);
+  one.inbox->cannot_pass_on = absl::ResourceExhaustedError("too many tickets");
+  FakeWorker& two = attach(2, "192.0.2.7", false);
+  EXPECT_EQ(holder_for(two), 0u);
+  EXPECT_EQ(one.inbox->tickets.size(), 1u) << "not twice for the same";
+  one.inbox->cannot_pass_on = absl::OkStatus();
+  EXPECT_EQ(holder_for(two), 1u);
+  one.inbox->cannot_pass_on = absl::FailedPreconditionError("no such call");
+  EXPECT_EQ(holder_for(two), 0u);
+  one.inbox->cannot_pass_on = absl::OkStatus();
+  EXPECT_EQ(holder_for(two), 0u) << "what cannot be done is not asked for again";
+}
+
+TEST_F(PassingTest, WithoutACertificateNobodyIsSentToAnotherMachine) {
+  FakeWorker& one = attach(1);
+  EXPECT_EQ(holder_for(one), 0u);
+  one.inbox->certificate = "";
+  EXPECT_EQ(holder_for(attach(2)), 0u);
+  EXPECT_EQ(one.inbox->tickets.size(), 1u);
+}
+
+TEST_F(PassingTest, WhoWantsNoneComplainsAndForgivesNobody) {
+  EXPECT_EQ(holder_for(attach(1)), 0u);
+  const std::set<uint64_t> others{2, 3, 4, 5};
+  for (uint64_t id = 2; id <= 4; ++id) {
+    FakeWorker& worker = attach(id);
+    EXPECT_EQ(holder_for(worker, others), 1u);
+    EXPECT_EQ(holder_for(worker, {0}, 1), 0u);
+    fetched(worker, true);  // from the coordinator
+  }
+  EXPECT_EQ(workers_[0]->inbox->tickets.size(), 3u);
+  EXPECT_EQ(holder_for(attach(5), others), 0u);
+}
+
 TEST_F(PassingTest, ThoseToDoWithoutAreNotNamed) {
   FakeWorker& one = attach(1);
   FakeWorker& two = attach(2);

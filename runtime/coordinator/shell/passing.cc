@@ -6,11 +6,13 @@
 
 #include "rpc/connection.h"
 #include "rpc/log.h"
+#include "runtime/coordinator/shell/messages.h"
 
 namespace pesc::coordinator {
 namespace {
 
 constexpr size_t kTicketBytes = 32;
+constexpr size_t kMostErrorBytes = 500;
 
 std::string make_ticket() {
   std::string ticket(kTicketBytes, '\0');
@@ -18,6 +20,12 @@ std::string make_ticket() {
     rpc::throw_if_error(absl::InternalError("the kernel gives no random bytes"));
   }
   return ticket;
+}
+
+// What will be no better next time. Not: too busy, or late on a line that is full.
+bool cannot_pass_on(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
+         absl::IsUnimplemented(status);
 }
 
 }  // namespace
@@ -44,6 +52,8 @@ kj::Promise<std::optional<HolderOffer>> Passing::find(uint64_t session, const Bl
     const BlobHolder* link = holder_(source);
     if (link != nullptr && link->about().worker == failed) complaints_[source].insert(session);
   }
+  // Nobody is wanted: it will read from the coordinator, and says what failed.
+  if (without.contains(0)) return ask(session, blob, {}, kMostAsked);
   return ask(session, blob, std::move(without), 0);
 }
 
@@ -58,6 +68,7 @@ kj::Promise<std::optional<HolderOffer>> Passing::ask(uint64_t session, const Blo
       blob.digest, session, asking.passes_on,
       [&](uint64_t holder) { return asked < kMostAsked && usable(asking, holder, without); });
   if (!chosen) return std::optional<HolderOffer>();
+  const uint64_t worker = holder_(*chosen)->about().worker;
   auto late = loop_.timer().afterDelay(kAnswerWithinMs * kj::MILLISECONDS);
   return holder_(*chosen)
       ->pass_on(blob, make_ticket())
@@ -68,13 +79,16 @@ kj::Promise<std::optional<HolderOffer>> Passing::ask(uint64_t session, const Blo
           [](HolderOffer offer) -> kj::Promise<std::optional<HolderOffer>> {
             return std::optional<HolderOffer>(std::move(offer));
           },
-          [this, session, blob, without = std::move(without), asked,
-           holder = *chosen](kj::Exception&& e) mutable {
+          [this, session, blob, without = std::move(without), asked, holder = *chosen,
+           worker](kj::Exception&& e) mutable {
             const absl::Status status = rpc::to_status(e);
             rpc::log().info("event=not_passed_on blob={} error=\"{}\"", to_hex(blob.digest),
-                            std::string(status.message()));
-            if (!absl::IsNotFound(status) && holder_(holder) != nullptr) failing_.insert(holder);
-            holders_.forget(blob.digest, holder);
+                            loggable(std::string(status.message()).substr(0, kMostErrorBytes)));
+            if (cannot_pass_on(status) && holder_(holder) != nullptr) failing_.insert(holder);
+            if (cannot_pass_on(status) || absl::IsNotFound(status)) {
+              holders_.forget(blob.digest, holder);
+            }
+            without.insert(worker);
             return ask(session, blob, std::move(without), asked + 1);
           });
 }

@@ -42,7 +42,9 @@ class BlobHolder {
 
 class Passing {
  public:
-  static constexpr uint64_t kAnswerWithinMs = 3'000;
+  // The question shares a connection with blobs that are being read. As many as are asked must fit
+  // within the half minute that the worker waits.
+  static constexpr uint64_t kAnswerWithinMs = 8'000;
   static constexpr size_t kMostAsked = 3;  // until the coordinator itself is the answer
   // Of as many workers, with nobody served in between: it is not named any more.
   static constexpr size_t kMostComplaints = 3;
@@ -52,7 +54,7 @@ class Passing {
       : loop_(loop), holder_(std::move(holder)) {}
 
   // Nothing: the blob is to be read from the coordinator. `without`: ids of workers that the asking
-  // one will not be sent to; `failed`: the one that it was sent to in vain, or 0.
+  // one will not be sent to, 0 for all; `failed`: the one that it was sent to in vain, or 0.
   kj::Promise<std::optional<HolderOffer>> find(uint64_t session, const BlobRef& blob,
                                                std::set<uint64_t> without, uint64_t failed);
   void fetched(uint64_t session, const Digest& digest, bool here);

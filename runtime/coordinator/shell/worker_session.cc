@@ -373,6 +373,10 @@ kj::Promise<HolderOffer> WorkerSessionServer::pass_on(const BlobRef& blob,
       if (response.getPort() == 0 || certificate.size() > kMaxCertificateBytes) {
         rpc::throw_if_error(absl::InvalidArgumentError("a worker offers a blob, but not where"));
       }
+      if (certificate.empty() != rpc::is_loopback({about.address, 0})) {
+        rpc::throw_if_error(absl::InvalidArgumentError(
+            "a worker offers a blob without TLS to other machines, or with it to its own"));
+      }
       return HolderOffer{about.worker, about.address, response.getPort(), std::string(certificate),
                          ticket};
     });
