@@ -1,6 +1,7 @@
 #include "runtime/worker/shell/pass_on.h"
 
 #include <arpa/inet.h>
+#include <capnp/common.h>
 #include <kj/async.h>
 
 #include <algorithm>
@@ -44,6 +45,7 @@ struct Progress {
 
   kj::Promise<void> until(uint64_t bytes) {
     if (bytes <= available || ended) return kj::READY_NOW;
+    std::erase_if(waiting, [](Waiting& each) { return !each.fulfiller->isWaiting(); });
     auto paf = kj::newPromiseAndFulfiller<void>();
     waiting.push_back({bytes, kj::mv(paf.fulfiller)});
     return kj::mv(paf.promise);
@@ -87,6 +89,7 @@ struct PassOn::State : std::enable_shared_from_this<PassOn::State> {
   absl::StatusOr<std::unique_ptr<rpc::Listener>> listen_at(const std::string& address, bool secret);
   std::optional<BlobRef> take(std::string_view ticket);
   std::shared_ptr<Progress> progress_of(const Digest& digest) const;
+  void drop_expired();
   void arm();
   void expire();
   void close_when_idle();
@@ -110,16 +113,25 @@ using State = PassOn::State;
 class PassedBlobServer final : public protocol::PassedBlob::Server {
  public:
   PassedBlobServer(std::shared_ptr<State> state, const BlobRef& blob,
-                   std::shared_ptr<Progress> progress)
-      : state_(std::move(state)), blob_(blob), progress_(std::move(progress)) {
+                   std::shared_ptr<Progress> progress, std::shared_ptr<kj::Canceler> here)
+      : state_(std::move(state)),
+        blob_(blob),
+        here_(std::move(here)),
+        progress_(std::move(progress)),
+        last_read_ms_(boot_ms()) {
     ++state_->given;
+    idle_ = watch().eagerlyEvaluate([](kj::Exception&&) {});
   }
-  ~PassedBlobServer() noexcept {
-    --state_->given;
-    state_->close_when_idle();
-  }
+  ~PassedBlobServer() noexcept { give_no_more(); }
 
   kj::Promise<void> read(ReadContext context) override {
+#if CAPNP_VERSION < 1'000'000  // from then on it is the schema that says so
+    context.allowCancellation();
+#endif
+    if (over_) {
+      rpc::throw_if_error(
+          absl::DeadlineExceededError("nothing was read for too long; ask for a new ticket"));
+    }
     const auto params = context.getParams();
     const uint64_t offset = std::min(params.getOffset(), blob_.size_bytes);
     const uint64_t bytes =
@@ -130,14 +142,19 @@ class PassedBlobServer final : public protocol::PassedBlob::Server {
       rpc::throw_if_error(absl::ResourceExhaustedError("too many reads are in flight"));
     }
     ++reads_;
-    kj::Promise<void> there =
-        progress_ ? progress_->until(offset + bytes) : kj::Promise<void>(kj::READY_NOW);
+    // Whoever is gone waits for nothing: canceled by hand, as not every version of Cap'n Proto
+    // does.
+    kj::Promise<void> there = progress_ ? here_->wrap(progress_->until(offset + bytes))
+                                        : kj::Promise<void>(kj::READY_NOW);
     return there.then([this, offset, bytes] { return read_now(offset, bytes); })
         .then([context](absl::StatusOr<std::string> data) mutable {
           rpc::throw_if_error(data.status());
           context.getResults().setData(protocol::as_data(*data));
         })
-        .attach(kj::defer([this] { --reads_; }))
+        .attach(kj::defer([this] {
+          --reads_;
+          last_read_ms_ = boot_ms();
+        }))
         .attach(thisCap());
   }
 
@@ -151,16 +168,41 @@ class PassedBlobServer final : public protocol::PassedBlob::Server {
     });
   }
 
+  // A reader that has gone to sleep must not keep the port open.
+  kj::Promise<void> watch() {
+    const int64_t idle_ms = reads_ > 0 ? 0 : boot_ms() - last_read_ms_;
+    const int64_t left_ms = static_cast<int64_t>(state_->settings.idle_ms) - idle_ms;
+    if (left_ms <= 0) {
+      give_no_more();
+      return kj::READY_NOW;
+    }
+    return state_->loop.timer().afterDelay(left_ms * kj::MILLISECONDS).then([this] {
+      return watch();
+    });
+  }
+
+  void give_no_more() {
+    if (std::exchange(over_, true)) return;
+    progress_.reset();
+    --state_->given;
+    state_->close_when_idle();
+  }
+
   const std::shared_ptr<State> state_;
   const BlobRef blob_;
-  const std::shared_ptr<Progress> progress_;  // null: it was all here
+  const std::shared_ptr<kj::Canceler> here_;  // while the connection is
+  std::shared_ptr<Progress> progress_;        // null: it was all here
+  int64_t last_read_ms_;
   uint32_t reads_ = 0;
+  bool over_ = false;
+  kj::Promise<void> idle_ = nullptr;
 };
 
 class PassedBlobsServer final : public protocol::PassedBlobs::Server {
  public:
   PassedBlobsServer(std::shared_ptr<State> state, rpc::Peer peer)
       : state_(std::move(state)), peer_(std::move(peer)) {}
+  ~PassedBlobsServer() noexcept { here_->cancel("the reader is gone"); }
 
   kj::Promise<void> open(OpenContext context) override {
     const std::string_view ticket = protocol::as_view(context.getParams().getTicket());
@@ -176,13 +218,15 @@ class PassedBlobsServer final : public protocol::PassedBlobs::Server {
     }
     rpc::log().info("event=passing_on blob={} bytes={} to={}", to_hex(blob->digest),
                     blob->size_bytes, peer_.address);
-    context.getResults().setBlob(kj::heap<PassedBlobServer>(state_, *blob, std::move(progress)));
+    context.getResults().setBlob(
+        kj::heap<PassedBlobServer>(state_, *blob, std::move(progress), here_));
     return kj::READY_NOW;
   }
 
  private:
   const std::shared_ptr<State> state_;
   const rpc::Peer peer_;
+  const std::shared_ptr<kj::Canceler> here_ = std::make_shared<kj::Canceler>();
 };
 
 }  // namespace
@@ -192,7 +236,7 @@ class PassedBlobsServer final : public protocol::PassedBlobs::Server {
 
 std::optional<BlobRef> PassOn::State::take(std::string_view ticket) {
   const auto found = tickets.find(sha256(ticket));
-  if (found == tickets.end() || found->second.until_ms < boot_ms()) return std::nullopt;
+  if (found == tickets.end() || found->second.until_ms <= boot_ms()) return std::nullopt;
   const BlobRef blob = found->second.blob;
   tickets.erase(found);
   return blob;
@@ -212,9 +256,13 @@ void PassOn::State::arm() {
                .eagerlyEvaluate([](kj::Exception&&) {});
 }
 
-void PassOn::State::expire() {
+void PassOn::State::drop_expired() {
   const int64_t now = boot_ms();
-  std::erase_if(tickets, [&](const auto& each) { return each.second.until_ms < now; });
+  std::erase_if(tickets, [&](const auto& each) { return each.second.until_ms <= now; });
+}
+
+void PassOn::State::expire() {
+  drop_expired();
   close_when_idle();
 }
 
@@ -286,6 +334,7 @@ class ArrivalImpl final : public PassOn::Arrival {
   explicit ArrivalImpl(std::shared_ptr<Progress> progress) : progress_(std::move(progress)) {}
   ~ArrivalImpl() override {
     progress_->ended = true;
+    progress_->prefix.reset();
     progress_->wake();
   }
   void arrived(uint64_t bytes, std::shared_ptr<const blob::Store::Prefix> prefix) override {
@@ -316,6 +365,7 @@ absl::StatusOr<PassOn::Offer> PassOn::offer(const BlobRef& blob, std::string_vie
       state.cache->store().size_bytes(blob.digest) != blob.size_bytes) {
     return absl::NotFoundError("no blob " + to_hex(blob.digest));
   }
+  state.drop_expired();  // each offer puts the timer off
   if (state.tickets.size() >= kMaxTickets) {
     return absl::ResourceExhaustedError("too many tickets are announced");
   }

@@ -22,6 +22,7 @@ class PassOn {
  public:
   struct Settings {
     uint64_t ticket_ms = 30'000;  // a ticket that nobody brings is void after this
+    uint64_t idle_ms = 60'000;    // one that reads nothing for this is given nothing any more
   };
   PassOn(rpc::Loop& loop, std::shared_ptr<Cache> cache);
   PassOn(rpc::Loop& loop, std::shared_ptr<Cache> cache, Settings settings);
