@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <future>
 #include <list>
 #include <memory>
 #include <string>
@@ -73,6 +74,7 @@ struct Liar {
   std::string bytes;
   uint64_t gives_until = UINT64_MAX;  // reads beyond are never answered
   uint32_t pieces_of = UINT32_MAX;
+  absl::Status refuses;  // what it says to a ticket
 };
 
 class LyingBlob final : public protocol::PassedBlob::Server {
@@ -95,6 +97,7 @@ class LyingBlobs final : public protocol::PassedBlobs::Server {
  public:
   explicit LyingBlobs(const Liar& liar) : liar_(liar) {}
   kj::Promise<void> open(OpenContext context) override {
+    rpc::throw_if_error(liar_.refuses);
     context.getResults().setBlob(kj::heap<LyingBlob>(liar_));
     return kj::READY_NOW;
   }
@@ -108,16 +111,20 @@ class FakeFinder final : public HolderFinder {
   kj::Promise<std::optional<Holder>> find_holder(const BlobRef& blob,
                                                  const std::set<uint64_t>& without,
                                                  uint64_t failed) override {
+    if (failed != 0) failures.push_back(failed);
+    if (without.contains(0)) {  // it wants none
+      ++told;
+      return std::optional<Holder>();
+    }
     ++asked;
     last_without = without;
-    if (failed != 0) failures.push_back(failed);
     return find(blob, without);
   }
   void fetched(const Digest&, bool here) override { ends.push_back(here); }
 
   std::function<std::optional<Holder>(const BlobRef&, const std::set<uint64_t>&)> find =
       [](const BlobRef&, const std::set<uint64_t>&) { return std::nullopt; };
-  int asked = 0;
+  int asked = 0, told = 0;
   std::set<uint64_t> last_without;
   std::vector<uint64_t> failures;
   std::vector<bool> ends;
@@ -321,7 +328,26 @@ TEST_F(PassOnTest, AnotherWorkerGoesOnWhereOneHasStopped) {
   loop_.wait(b.ensure(blob_));
   EXPECT_EQ(b.content(blob_), bytes_);
   EXPECT_TRUE(b.source->offsets.empty());
-  EXPECT_EQ(b.finder.failures, std::vector<uint64_t>{1});
+  EXPECT_EQ(b.finder.failures, std::vector<uint64_t>{}) << "it may wait for another one itself";
+}
+
+TEST_F(PassOnTest, OneThatIsTooSlowIsLeftAndNotAskedForTheNext) {
+  Node b(loop_, bytes_);
+  // No worker is as fast as that.
+  b.fetcher->set_passing(&b.finder, b.pass_on.get(),
+                         {.connect_ms = 2'000,
+                          .stall_ms = 60'000,
+                          .least_bytes_per_s = uint64_t{1} << 40,
+                          .judge_after_ms = 0});
+  const Liar slow{bytes_};
+  b.finder.find = always(listen(slow, 1));
+  loop_.wait(b.ensure(blob_));
+  EXPECT_EQ(b.content(blob_), bytes_);
+  EXPECT_FALSE(b.source->offsets.empty());
+  EXPECT_EQ(b.finder.failures, std::vector<uint64_t>{}) << "it may be given no more itself";
+  b.source->bytes = large_bytes(8, 5 * kMib);
+  loop_.wait(b.ensure(blob_of(b.source->bytes)));
+  EXPECT_TRUE(b.finder.last_without.contains(1));
 }
 
 TEST_F(PassOnTest, OneThatCannotBeReachedCostsNothingButTheTry) {
@@ -340,6 +366,18 @@ TEST_F(PassOnTest, OneThatCannotBeReachedCostsNothingButTheTry) {
   EXPECT_EQ(b.finder.failures.size(), 1u);
 }
 
+TEST_F(PassOnTest, OneThatHasLostABlobIsAskedForTheNext) {
+  Node b(loop_, bytes_);
+  const Liar lost{bytes_, UINT64_MAX, UINT32_MAX, absl::NotFoundError("not here any more")};
+  b.finder.find = always(listen(lost, 1));
+  loop_.wait(b.ensure(blob_));
+  EXPECT_EQ(b.content(blob_), bytes_);
+  EXPECT_EQ(b.finder.failures, std::vector<uint64_t>{1});
+  b.source->bytes = large_bytes(8, 5 * kMib);
+  loop_.wait(b.ensure(blob_of(b.source->bytes)));
+  EXPECT_EQ(b.finder.failures, (std::vector<uint64_t>{1, 1}));
+}
+
 TEST_F(PassOnTest, WrongBytesAreGivenToNobodyAndTheirGiverIsNotAskedAgain) {
   Node b(loop_, bytes_);
   Liar liar{bytes_};
@@ -348,6 +386,8 @@ TEST_F(PassOnTest, WrongBytesAreGivenToNobodyAndTheirGiverIsNotAskedAgain) {
   loop_.wait(b.ensure(blob_));
   EXPECT_EQ(b.content(blob_), bytes_);
   EXPECT_EQ(b.source->offsets.size(), 17u) << "all of it, once, from the coordinator";
+  EXPECT_EQ(b.finder.failures, std::vector<uint64_t>{1}) << "the coordinator is told of it";
+  EXPECT_EQ(b.finder.told, 1);
   b.source->bytes = large_bytes(8, 5 * kMib);
   const BlobRef next = blob_of(b.source->bytes);
   loop_.wait(b.ensure(next));
@@ -376,6 +416,67 @@ TEST_F(PassOnTest, FourAreTriedThenTheCoordinatorIsAsked) {
   loop_.wait(b.ensure(blob_));
   EXPECT_EQ(b.content(blob_), bytes_);
   EXPECT_EQ(next, 5u);
+  EXPECT_EQ(b.finder.failures, (std::vector<uint64_t>{1, 2, 3, 4})) << "the last one, too";
+  EXPECT_EQ(b.finder.told, 1);
+}
+
+TEST_F(PassOnTest, ExpiredTicketsMakeRoomForOthers) {
+  Node a(loop_, bytes_);
+  loop_.wait(a.ensure(blob_));
+  PassOn brief(loop_, a.cache, {.ticket_ms = 0});
+  for (int i = 0; i < 300; ++i) {
+    std::string ticket(kTicketBytes, 'x');
+    ticket.replace(0, 3, std::to_string(100 + i));
+    EXPECT_TRUE(brief.offer(blob_, ticket, "127.0.0.1").ok()) << i;
+  }
+}
+
+TEST_F(PassOnTest, AReaderThatLeavesWaitsForNothing) {
+  Node a(loop_, bytes_);
+  a.source->open_until = 8 * kMib;
+  auto fetch = a.ensure(blob_);
+  wait_until([&] { return !a.source->offsets.empty(); });
+  auto reader = open(holder_of(a, 1));
+  EXPECT_EQ(loop_.wait(reader->read(0, 100)), bytes_.substr(0, 100));
+  auto never = reader->read(12 * kMib, 100);
+  // Calls arrive in order: when this one is answered, that one waits.
+  EXPECT_EQ(loop_.wait(reader->read(kMib, 100)), bytes_.substr(kMib, 100));
+  EXPECT_TRUE(a.pass_on->listening());
+  never = nullptr;
+  reader = nullptr;
+  wait_until([&] { return !a.pass_on->listening(); });
+  EXPECT_FALSE(a.cache->contains(blob_.digest)) << "while it is still on its way";
+}
+
+TEST_F(PassOnTest, AReaderThatReadsNothingKeepsNoPortOpen) {
+  Node a(loop_, bytes_);
+  loop_.wait(a.ensure(blob_));
+  PassOn brief(loop_, a.cache, {.ticket_ms = 30'000, .idle_ms = 1});
+  const std::string ticket(kTicketBytes, 'x');
+  auto offer = brief.offer(blob_, ticket, "127.0.0.1");
+  ASSERT_TRUE(offer.ok()) << offer.status();
+  auto reader = open({1, "127.0.0.1", offer->port, "", ticket});
+  wait_until([&] { return !brief.listening(); });
+}
+
+TEST_F(PassOnTest, AWorkerThatEndsWhileItWritesLosesNothingTwice) {
+  auto a = std::make_unique<Node>(loop_, bytes_);
+  a->source->open_until = 0;
+  auto fetch = a->ensure(blob_);
+  wait_until([&] { return !a->source->offsets.empty(); });
+  // The pool has no more threads than these; what is to be written waits behind them.
+  std::promise<void> gate;
+  std::shared_future<void> opened = gate.get_future().share();
+  int done = 0;
+  for (int i = 0; i < 8; ++i) loop_.run_blocking([opened] { opened.wait(); }, [&] { ++done; });
+  a->source->open();
+  int turns = 0;
+  wait_until([&] { return ++turns > 100; });
+  const std::weak_ptr<Cache> cache = a->cache;
+  fetch = nullptr;
+  a.reset();
+  gate.set_value();
+  wait_until([&] { return done == 8 && cache.expired(); });
 }
 
 TEST_F(PassOnTest, WithoutACoordinatorAWorkerStillServesAndOneGivesUpForNow) {

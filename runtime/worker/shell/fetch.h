@@ -27,6 +27,9 @@ namespace pesc::worker {
 struct PassingLimits {
   uint64_t connect_ms = 2'000;
   uint64_t stall_ms = 10'000;  // without a piece
+  // Slower than this, after that long a wait for its pieces.
+  uint64_t least_bytes_per_s = 256 << 10;
+  uint64_t judge_after_ms = 30'000;
 };
 
 class Fetcher final : public kj::TaskSet::ErrorHandler {
@@ -47,6 +50,7 @@ class Fetcher final : public kj::TaskSet::ErrorHandler {
   kj::Promise<void> ensure(std::vector<BlobRef> blobs);
 
  private:
+  struct Writing;
   struct Large;
   struct SmallWait {
     BlobRef blob;
@@ -61,6 +65,7 @@ class Fetcher final : public kj::TaskSet::ErrorHandler {
   // ---- fetch_large.cc
   kj::Promise<void> fetch_large(const BlobRef& blob);
   absl::StatusOr<std::shared_ptr<Large>> begin_large(const BlobRef& blob);
+  absl::Status begin_writing(Large& large);
   void large_ended(const std::shared_ptr<Large>& large, const absl::Status& status);
   kj::Promise<void> large_slot();
   void release_large_slot();
@@ -69,10 +74,12 @@ class Fetcher final : public kj::TaskSet::ErrorHandler {
   void pass_on_from_now(Large& large);
   kj::Promise<void> choose_source(std::shared_ptr<Large> large, uint64_t failed);
   kj::Promise<void> open_holder(std::shared_ptr<Large> large, const Holder& holder);
+  void avoid(uint64_t worker);
   kj::Promise<void> leave(std::shared_ptr<Large> large, uint64_t worker, const absl::Status& why);
   kj::Promise<std::string> read_piece(Large& large, uint64_t offset, uint32_t bytes);
   kj::Promise<void> pump(std::shared_ptr<Large> large);
   kj::Promise<std::string> within_stall(kj::Promise<std::string> data);
+  bool too_slow(Large& large, uint64_t bytes) const;
   kj::Promise<void> take_piece(std::shared_ptr<Large> large, uint64_t worker, uint64_t asked,
                                std::string bytes);
   kj::Promise<void> append(std::shared_ptr<Large> large, std::string bytes);
@@ -97,10 +104,11 @@ class Fetcher final : public kj::TaskSet::ErrorHandler {
   HolderFinder* finder_ = nullptr;
   PassOn* pass_on_ = nullptr;
   PassingLimits limits_;
-  std::set<uint64_t> wrong_;                 // workers that gave bytes that were not the blob's
-  std::map<uint64_t, int64_t> unreachable_;  // workers, and until when
-  std::map<Digest, SmallWait> small_;        // asked for, not answered
-  std::deque<BlobRef> small_queue_;          // not even asked for
+  // Workers that are not asked for any blob, and until when: they could not be reached, were slow,
+  // or gave bytes that were not the blob's.
+  std::map<uint64_t, int64_t> avoided_;
+  std::map<Digest, SmallWait> small_;  // asked for, not answered
+  std::deque<BlobRef> small_queue_;    // not even asked for
   uint32_t batches_ = 0;
   bool flush_planned_ = false;
   std::optional<kj::ForkedPromise<void>> trimming_;

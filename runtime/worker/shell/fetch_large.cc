@@ -22,19 +22,39 @@ constexpr size_t kPartials = 4;
 // Checkpoints' chunks, of which hardly any is wanted twice, are not larger.
 constexpr uint64_t kPassedAboveBytes = 4 << 20;
 constexpr size_t kMostHolders = 4;                  // that are tried for one blob
-constexpr int64_t kAgainAfterMs = 10 * 60 * 1'000;  // one that could not be reached
+constexpr int64_t kAgainAfterMs = 10 * 60 * 1'000;  // one that is not asked for now
+constexpr size_t kMostErrorBytes = 500;
+constexpr uint64_t kNobody = 0;  // to do without it is to want none
+
+// For a log line: what another worker says must not begin another line, or end its quotes.
+std::string loggable(std::string_view text) {
+  std::string safe(text.substr(0, kMostErrorBytes));
+  for (char& c : safe) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == '"' || c == 0x7f) c = '?';
+  }
+  return safe;
+}
 
 }  // namespace
 
+// All that the pool holds while it appends: whoever drops this last, a thread of the pool maybe,
+// must not drop promises and connections with it. The writer goes before the store that it uses.
+struct Fetcher::Writing {
+  std::shared_ptr<Cache> cache;
+  std::unique_ptr<blob::Store::Writer> writer;
+};
+
 struct Fetcher::Large {
   BlobRef blob;
-  std::unique_ptr<blob::Store::Writer> writer;  // with the pool while it appends
+  std::shared_ptr<Writing> writing;
   std::shared_ptr<PassOn::Arrival> arrival;     // null: it is not passed on
   kj::Maybe<kj::Own<HolderConnection>> holder;  // nothing: the coordinator gives it
   std::set<uint64_t> given_by;                  // workers whose bytes are in it
   std::set<uint64_t> left;                      // workers that are not asked for it again
   size_t holders = 0;                           // tried
   bool coordinator_only = false;
+  int64_t waited_ms = 0;  // for this holder's pieces, since it was last judged
+  uint64_t waited_bytes = 0;
   uint64_t asked = 0;
   struct Read {
     uint64_t bytes;
@@ -42,11 +62,13 @@ struct Fetcher::Large {
   };
   std::deque<Read> reads;
 
+  blob::Store::Writer& writer() const { return *writing->writer; }
+
   // What was asked for and has not come is asked for again.
   void stop_reading() {
     reads.clear();
     holder = nullptr;
-    asked = writer->written_bytes();
+    asked = writer().written_bytes();
   }
 };
 
@@ -91,10 +113,16 @@ absl::StatusOr<std::shared_ptr<Fetcher::Large>> Fetcher::begin_large(const BlobR
   }
   auto large = std::make_shared<Large>();
   large->blob = blob;
-  auto writer = cache_->store().begin(blob);
-  if (!writer.ok()) return writer.status();
-  large->writer = std::move(*writer);
+  const absl::Status begun = begin_writing(*large);
+  if (!begun.ok()) return begun;
   return large;
+}
+
+absl::Status Fetcher::begin_writing(Large& large) {
+  auto writer = cache_->store().begin(large.blob);
+  if (!writer.ok()) return writer.status();
+  large.writing = std::make_shared<Writing>(Writing{cache_, std::move(*writer)});
+  return absl::OkStatus();
 }
 
 kj::Promise<void> Fetcher::fetch_large(const BlobRef& blob) {
@@ -134,20 +162,21 @@ bool Fetcher::is_passed(const BlobRef& blob) const {
 void Fetcher::pass_on_from_now(Large& large) {
   if (pass_on_ == nullptr || !is_passed(large.blob)) return;
   large.arrival = pass_on_->arriving(large.blob);
-  large.arrival->arrived(large.writer->written_bytes(), large.writer->prefix());
+  large.arrival->arrived(large.writer().written_bytes(), large.writer().prefix());
 }
 
 // Done when it is known; from then on `holder` says it. Fails never.
 kj::Promise<void> Fetcher::choose_source(std::shared_ptr<Large> large, uint64_t failed) {
   large->stop_reading();
-  if (!is_passed(large->blob) || large->coordinator_only || ++large->holders > kMostHolders) {
-    return kj::READY_NOW;
+  if (!is_passed(large->blob)) return kj::READY_NOW;
+  if (large->coordinator_only || ++large->holders > kMostHolders) {
+    // Told all the same: a complaint counts, and who was left has a reader less.
+    return finder_->find_holder(large->blob, std::set<uint64_t>{kNobody}, failed).ignoreResult();
   }
   const int64_t now = boot_ms();
-  std::erase_if(unreachable_, [&](const auto& each) { return each.second < now; });
-  std::set<uint64_t> without = wrong_;
-  without.insert(large->left.begin(), large->left.end());
-  for (const auto& [worker, until] : unreachable_) without.insert(worker);
+  std::erase_if(avoided_, [&](const auto& each) { return each.second < now; });
+  std::set<uint64_t> without = large->left;
+  for (const auto& [worker, until] : avoided_) without.insert(worker);
   return finder_->find_holder(large->blob, without, failed)
       .then([this, large](std::optional<Holder> holder) -> kj::Promise<void> {
         if (!holder) return kj::READY_NOW;
@@ -160,21 +189,28 @@ kj::Promise<void> Fetcher::open_holder(std::shared_ptr<Large> large, const Holde
       .then(
           [large](kj::Own<HolderConnection> opened) -> kj::Promise<void> {
             large->holder = kj::mv(opened);
+            large->waited_ms = 0;
+            large->waited_bytes = 0;
             return kj::READY_NOW;
           },
           [this, large, worker = holder.worker](kj::Exception&& e) {
-            unreachable_[worker] = boot_ms() + kAgainAfterMs;
-            return leave(large, worker, rpc::to_status(e));
+            const absl::Status why = rpc::to_status(e);
+            // One that has answered, but lost the blob or the ticket, may well have others.
+            if (absl::IsUnavailable(why) || absl::IsDeadlineExceeded(why)) avoid(worker);
+            return leave(large, worker, why);
           });
 }
 
+void Fetcher::avoid(uint64_t worker) { avoided_[worker] = boot_ms() + kAgainAfterMs; }
+
+// That one is late is no reason to complain: it may wait itself, for whoever gives it the blob.
 kj::Promise<void> Fetcher::leave(std::shared_ptr<Large> large, uint64_t worker,
                                  const absl::Status& why) {
   rpc::log().info("event=worker_left blob={} worker={} at={} error=\"{}\"",
-                  to_hex(large->blob.digest), worker, large->writer->written_bytes(),
-                  std::string(why.message()));
+                  to_hex(large->blob.digest), worker, large->writer().written_bytes(),
+                  loggable(std::string(why.message())));
   large->left.insert(worker);
-  return choose_source(large, worker);
+  return choose_source(large, absl::IsDeadlineExceeded(why) ? 0 : worker);
 }
 
 // ---- piece by piece
@@ -211,7 +247,8 @@ kj::Promise<void> Fetcher::pump(std::shared_ptr<Large> large) {
   large->reads.pop_front();
   if (worker != 0) read.data = within_stall(kj::mv(read.data));
   return read.data.then(
-      [this, large, worker, asked = read.bytes](std::string bytes) {
+      [this, large, worker, asked = read.bytes, since = boot_ms()](std::string bytes) {
+        large->waited_ms += boot_ms() - since;
         return take_piece(large, worker, asked, std::move(bytes));
       },
       [this, large, worker](kj::Exception&& e) -> kj::Promise<void> {
@@ -224,8 +261,21 @@ kj::Promise<void> Fetcher::pump(std::shared_ptr<Large> large) {
 kj::Promise<std::string> Fetcher::within_stall(kj::Promise<std::string> data) {
   auto late = loop_.timer().afterDelay(static_cast<int64_t>(limits_.stall_ms) * kj::MILLISECONDS);
   return data.exclusiveJoin(late.then([]() -> kj::Promise<std::string> {
-    return rpc::to_exception(absl::UnavailableError("nothing has come for too long"));
+    return rpc::to_exception(absl::DeadlineExceededError("nothing has come for too long"));
   }));
+}
+
+// One that gives a piece now and then never stalls, and would keep one of few slots for hours. Only
+// the time counts that was spent waiting for it, not that of a slow disk here.
+bool Fetcher::too_slow(Large& large, uint64_t bytes) const {
+  large.waited_bytes += bytes;
+  if (large.waited_ms < static_cast<int64_t>(limits_.judge_after_ms)) return false;
+  const uint64_t wanted = static_cast<uint64_t>(std::max<int64_t>(large.waited_ms, 1)) *
+                          limits_.least_bytes_per_s / 1'000;
+  const bool slow = large.waited_bytes < wanted;
+  large.waited_ms = 0;
+  large.waited_bytes = 0;
+  return slow;
 }
 
 kj::Promise<void> Fetcher::take_piece(std::shared_ptr<Large> large, uint64_t worker, uint64_t asked,
@@ -235,33 +285,40 @@ kj::Promise<void> Fetcher::take_piece(std::shared_ptr<Large> large, uint64_t wor
     return leave(large, worker, absl::DataLossError("a piece of the wrong size"))
         .then([this, large] { return pump(large); });
   }
+  if (worker != 0 && too_slow(*large, bytes.size())) {
+    avoid(worker);
+    return leave(large, worker, absl::DeadlineExceededError("it is too slow")).then([this, large] {
+      return pump(large);
+    });
+  }
   if (wrong_size) {
     rpc::throw_if_error(absl::DataLossError("the coordinator sent a piece of the wrong size"));
   }
   if (bytes.size() < asked) {  // what was asked for beyond it no longer follows on
     large->reads.clear();
-    large->asked = large->writer->written_bytes() + bytes.size();
+    large->asked = large->writer().written_bytes() + bytes.size();
   }
   if (worker != 0) large->given_by.insert(worker);
   return append(large, std::move(bytes));
 }
 
 kj::Promise<void> Fetcher::append(std::shared_ptr<Large> large, std::string bytes) {
-  return blocking(loop_, [large, cache = cache_,
-                          bytes = std::move(bytes)] { return large->writer->append(bytes); })
+  return blocking(loop_, [writing = large->writing,
+                          bytes = std::move(bytes)] { return writing->writer->append(bytes); })
       .then([this, large](absl::Status status) {
         rpc::throw_if_error(status);
         if (large->arrival) {
-          large->arrival->arrived(large->writer->written_bytes(), large->writer->prefix());
+          large->arrival->arrived(large->writer().written_bytes(), large->writer().prefix());
         }
         return pump(large);
       });
 }
 
 kj::Promise<void> Fetcher::finish(std::shared_ptr<Large> large) {
-  return blocking(
-             loop_,
-             [large, cache = cache_]() -> absl::Status { return large->writer->finish().status(); })
+  return blocking(loop_,
+                  [writing = large->writing] {
+                    return absl::Status(writing->writer->finish().status());
+                  })
       .then([this, large](absl::Status status) -> kj::Promise<void> {
         if (absl::IsDataLoss(status) && !large->given_by.empty()) return start_over(large);
         rpc::throw_if_error(status);
@@ -269,21 +326,24 @@ kj::Promise<void> Fetcher::finish(std::shared_ptr<Large> large) {
       });
 }
 
-// Which of several workers it was cannot be known: none of them is asked again, for anything.
+// Which of several workers it was cannot be known, nor whether it only gave on what it was given:
+// none of them is asked for anything for a while. The coordinator is told of the last one.
 kj::Promise<void> Fetcher::start_over(std::shared_ptr<Large> large) {
+  uint64_t last = 0;
+  KJ_IF_MAYBE (holder, large->holder) {
+    last = (*holder)->worker();
+  }
   for (const uint64_t worker : large->given_by) {
     rpc::log().warn("event=wrong_bytes blob={} worker={} next=\"fetched from the coordinator\"",
                     to_hex(large->blob.digest), worker);
+    avoid(worker);
   }
-  wrong_.merge(large->given_by);
   large->given_by.clear();
   large->coordinator_only = true;
   large->arrival.reset();
-  auto writer = cache_->store().begin(large->blob);
-  rpc::throw_if_error(writer.status());
-  large->writer = std::move(*writer);
+  rpc::throw_if_error(begin_writing(*large));
   pass_on_from_now(*large);
-  return choose_source(large, 0).then([this, large] { return pump(large); });
+  return choose_source(large, last).then([this, large] { return pump(large); });
 }
 
 }  // namespace pesc::worker

@@ -27,7 +27,8 @@ struct Holder {
 class HolderFinder {
  public:
   virtual ~HolderFinder() = default;
-  // Nothing: the coordinator is to be read from. Never fails.
+  // Nothing: the coordinator is to be read from. Never fails. `without` 0: it will be, whatever the
+  // answer; the coordinator is only told so, and what `failed`.
   virtual kj::Promise<std::optional<Holder>> find_holder(const BlobRef& blob,
                                                          const std::set<uint64_t>& without,
                                                          uint64_t failed) = 0;
