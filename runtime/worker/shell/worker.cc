@@ -377,6 +377,7 @@ void WorkerShell::perform(Action& action) {
 // one that is set again for each step.
 void WorkerShell::arm_timer() {
   const std::optional<TimeMs> deadline = core_->next_deadline();
+  if (!deadline && !armed_) timer_due_ms_ = INT64_MAX;
   if (!deadline || (armed_ && *armed_ <= *deadline)) return;
   armed_ = deadline;
   const TimeMs now = now_ms();
@@ -387,7 +388,7 @@ void WorkerShell::arm_timer() {
                .then([this] {
                  leave_out_absence();
                  armed_.reset();
-                 timer_due_ms_ = INT64_MAX;
+                 timer_due_ms_ = now_ms();  // till the next one is set: a sleep may fall in between
                  push(TimerFired{});
                })
                .eagerlyEvaluate(nullptr);
