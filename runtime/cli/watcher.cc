@@ -28,7 +28,12 @@ using Clock = std::chrono::steady_clock;
 sigset_t watched_signals() {
   sigset_t set;
   sigemptyset(&set);
-  for (int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, signal);
+  for (int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action {};
+    // nohup: who started us wants us to outlive the terminal. (Blocked, it would be kept for us.)
+    const bool ignored = sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+    if (signal != SIGHUP || !ignored) sigaddset(&set, signal);
+  }
   return set;
 }
 

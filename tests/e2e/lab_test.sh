@@ -81,9 +81,11 @@ expect 0 pesc watch "$GATED"
 expect 0 pesc fetch "$GATED" -o g
 equal "$(tail -1 g/output.txt)" after
 
-# A whole job's output, live: each line behind its rank, until the job is over.
+# A whole job's output, live: each line behind its rank, until the job is over; the states of a
+# progress bar are lines too.
 gates gate0 gate1
-script both 'echo "before $PESC_RANK"; read line <"'"$WORK"'/gate$PESC_RANK"; echo "after $PESC_RANK"'
+script both 'printf "before $PESC_RANK\n10%%\r20%%\r"; read line <"'"$WORK"'/gate$PESC_RANK"
+printf "\nafter $PESC_RANK\n"'
 expect 0 pesc submit --coordinator "$ADDRESS" -n 2 -- ./both
 BOTH=$(cat "$WORK/out")
 pesc logs "$BOTH" -f >"$WORK/both" 2>"$WORK/both.err" &
@@ -92,13 +94,15 @@ PIDS="$FOLLOW $PIDS"
 for i in 0 1; do equal "$(await "$WORK/both" "before $i" "$FOLLOW")" "[$i] before $i"; done
 echo go >"$WORK/gate1"
 equal "$(await "$WORK/both" after "$FOLLOW")" "[1] after 1" "while rank 0 runs"
+equal "$(tr '\r' '\n' <"$WORK/both" | grep -c '^\[[01]\] 20%$')" 2 "what ends in a return"
 echo go >"$WORK/gate0"
 wait "$FOLLOW"
 equal $? 0 "logs -f of all"
 equal "$(tail -1 "$WORK/both")" "[0] after 0"
-equal "$(sort "$WORK/both" | tr '\n' ' ')" "[0] after 0 [0] before 0 [1] after 1 [1] before 1 "
+equal "$(tr '\r' '\n' <"$WORK/both" | grep -E '^\[[01]\] .|^[^[]' | sort | tr '\n' ' ')" \
+  "[0] 10% [0] 20% [0] after 0 [0] before 0 [1] 10% [1] 20% [1] after 1 [1] before 1 "
 expect 0 pesc logs "$BOTH"
-printf 'before 0\nafter 0\nbefore 1\nafter 1\n' >expected
+for i in 0 1; do printf "before $i\n10%%\r20%%\r\nafter $i\n"; done >expected
 same "$WORK/out" expected
 expect 0 pesc logs "$JOB" -f --stderr
 equal "$(sort "$WORK/out" | tr '\n' ' ')" "[0] err 0 [1] err 1 [2] err 2 [3] err 3 "
@@ -167,6 +171,17 @@ expect 0 pesc status last --json
 equal "$(json "$WORK/out" state)" running
 echo go >"$WORK/gate"
 expect 0 pesc watch last
+# Under nohup it goes on, and fetches.
+env --ignore-signal=HUP pesc run --coordinator "$ADDRESS" -n 1 -o d3 -- ./gated >/dev/null \
+  2>"$WORK/nohup" </dev/null &
+RUN=$!
+PIDS="$RUN $PIDS"
+read -r line <"$WORK/started"
+kill -HUP "$RUN"
+echo go >"$WORK/gate"
+wait "$RUN"
+equal $? 0 "nohup"
+equal "$(tail -1 d3/output.txt)" after
 
 # Join files: 0600, never over a file that is there.
 expect 0 pesc join-file user ana -o ana.join
