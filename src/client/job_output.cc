@@ -75,6 +75,7 @@ absl::StatusOr<Followed> JobOutput::ask() {
   if (!news.ok()) return news;
   first_ = false;
   revision_ = news->revision;
+  seen_ = std::min(seen_, news->committed);  // ranks that are retried are final no more
   seen_ += news->finished.size();
   return news;
 }

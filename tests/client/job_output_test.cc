@@ -1,6 +1,7 @@
 // What all ranks of a job write, while they run and afterwards.
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/output.h"
@@ -100,6 +101,32 @@ TEST_F(JobOutputTest, ARankThatIsStartedAgainIsReadFromItsBeginning) {
   });
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(seen_[0], "the first\n<1 2>two\n");
+}
+
+TEST_F(JobOutputTest, WhatRanksWriteThatAreRetriedComesToo) {
+  const std::string gate = directory_.fifo("gate");
+  const std::string program =
+      directory_.script("retried",
+                        "if [ $PESC_RANK = 1 ]; then echo good; exit; fi\n"
+                        "if [ $PESC_ATTEMPT = 1 ]; then printf one; exit 1; fi\n"
+                        "echo a; read x <" +
+                            gate + "; echo b; read x <" + gate + "; printf two");
+  Job bad = job_of(program, 2);
+  bad.max_failures = UINT32_MAX;
+  Client client = local();
+  JobHandle job = submitted(client, bad);
+  ASSERT_TRUE(job.wait().ok());
+  bool retried = false;
+  absl::Status status = follow(client, job, [&] {
+    if (!std::exchange(retried, true)) {
+      EXPECT_EQ(*client.retry(job.id()), 1u);
+    }
+    // Between these two it was asked which ranks are over: rank 0 is not.
+    if (seen_[0] == "onea\n" || seen_[0] == "onea\nb\n") std::ofstream(gate) << "go\n";
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(seen_[0], "onea\nb\ntwo");
+  EXPECT_EQ(seen_[1], "good\n");
 }
 
 TEST_F(JobOutputTest, OfAJobThatIsOverAllComesOnce) {
