@@ -222,7 +222,9 @@ absl::Status JobOutput::take(const Piece& piece) {
   }
   const std::string_view bytes = piece.live.bytes;
   const bool full = bytes.size() >= kLongestLine;
-  size_t whole = bytes.rfind('\n') + 1;
+  // Progress bars end their lines by returns alone. What ends a full piece may be half of "\r\n".
+  const size_t half = full && bytes.back() == '\r' ? 1 : 0;
+  size_t whole = bytes.substr(0, bytes.size() - half).find_last_of("\r\n") + 1;
   if (whole == 0 && full) whole = bytes.size();
   more_ = more_ || full;
   if (whole == 0) return absl::OkStatus();

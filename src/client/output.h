@@ -49,7 +49,8 @@ absl::Status stream_packed(const blob::ByteSource& source, bool standard_error, 
 class JobOutput {
  public:
   struct Listener {
-    // Of a rank that runs: whole lines, unless one is longer than kLongestLine.
+    // Of a rank that runs: whole lines, ended by '\n' or '\r', unless one is longer than
+    // kLongestLine.
     std::function<absl::Status(uint32_t rank, std::string_view bytes)> bytes;
     // What follows is another attempt's, from its beginning.
     std::function<absl::Status(uint32_t rank, uint32_t before, uint32_t attempt)> restarted;

@@ -32,5 +32,22 @@ TEST(LinePrefix, AnotherRanksLineEndsOneThatWasBegun) {
   EXPECT_EQ(lines.add(1, "e\n"), "[1] e\n");
 }
 
+TEST(LinePrefix, StandsBeforeEachStateOfAProgressBar) {
+  LinePrefix lines;
+  EXPECT_EQ(lines.add(7, "10%\r20%\r"), "[7] 10%\r[7] 20%\r");
+  EXPECT_EQ(lines.add(7, "30%\r"), "[7] 30%\r") << "over the one before";
+  EXPECT_EQ(lines.add(7, "\nb\r\n"), "\n[7] b\r\n") << "in pieces and whole, one end";
+  EXPECT_EQ(lines.end(), "");
+}
+
+TEST(LinePrefix, AnotherRanksLineStandsBelowAProgressBar) {
+  LinePrefix lines;
+  EXPECT_EQ(lines.add(0, "10%\r"), "[0] 10%\r");
+  EXPECT_EQ(lines.add(1, "a\n"), "\n[1] a\n");
+  EXPECT_EQ(lines.add(0, "20%\r"), "[0] 20%\r");
+  EXPECT_EQ(lines.end(), "\n");
+  EXPECT_EQ(lines.end(), "");
+}
+
 }  // namespace
 }  // namespace pesc::cli

@@ -86,6 +86,22 @@ TEST_F(JobOutputTest, ALineWithoutAnEndComesInPieces) {
   EXPECT_EQ(seen_[0], std::string(200'000, 'x') + "\nend\n");
 }
 
+TEST_F(JobOutputTest, ALineThatIsEndedByAReturnComesAtOnce) {
+  const std::string gate = directory_.fifo("gate");
+  const std::string program = directory_.script(
+      "bar", "printf '10%%\\r20%%\\r30'; read x <" + gate + "; printf '%%\\r100%%\\r\\n'");
+  Client client = local();
+  JobHandle job = submitted(client, job_of(program));
+  int pieces = 0;
+  absl::Status status = follow(client, job, [&] {
+    if (++pieces > 1) return;
+    EXPECT_EQ(seen_[0], "10%\r20%\r");
+    std::ofstream(gate) << "go\n";
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(seen_[0], "10%\r20%\r30%\r100%\r\n");
+}
+
 TEST_F(JobOutputTest, ARankThatIsStartedAgainIsReadFromItsBeginning) {
   const std::string gate = directory_.fifo("gate");
   Job again = job_of(directory_.script("again",
