@@ -1,4 +1,5 @@
 // A whole job's output while it runs.
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -11,9 +12,12 @@ namespace pesc::client {
 namespace {
 
 constexpr int64_t kLookEveryMs = 200;
+constexpr int64_t kLookAgainMs = 50;         // at ranks that had more than was read
 constexpr uint32_t kLookRanks = 100;         // at once; of more than that, by turns
+constexpr uint32_t kLookBytes = 4 << 20;     // at once, as far as one line of each goes into that
 constexpr int64_t kSilentMs = 2'000;         // a worker that does not answer for so long
 constexpr int64_t kSparedMs = 10'000;        // is not asked again for so long
+constexpr uint32_t kMostBytes = 1 << 20;     // of one rank
 constexpr uint64_t kBatchedBytes = 4 << 20;  // of small outputs that are in memory together
 constexpr uint32_t kFinishedPage = 1'000;
 
@@ -56,7 +60,7 @@ absl::Status JobOutput::follow() {
     more_ = news->finished.size() >= kFinishedPage;
     if (!runs_ || now_ms() < look_at_ms_) continue;
     if (absl::Status looked = look(); !looked.ok()) return looked;
-    look_at_ms_ = now_ms() + kLookEveryMs;
+    look_at_ms_ = again_.empty() ? look_at_all_ms_ : now_ms() + kLookAgainMs;
   }
 }
 
@@ -65,7 +69,6 @@ absl::Status JobOutput::follow() {
 absl::StatusOr<Followed> JobOutput::ask() {
   const int64_t until_look_ms = std::max<int64_t>(0, look_at_ms_ - now_ms());
   const uint32_t wait_ms = first_ || more_ ? 0 : runs_ ? until_look_ms : kFollowMs;
-  if (more_) look_at_ms_ = 0;
   const uint64_t revision = runs_ ? kNoRevision : revision_;
   auto news = session_->call<Followed>(
       [session = session_.get(), id = id_, revision, seen = seen_, wait_ms](UserSession& user) {
@@ -110,6 +113,7 @@ absl::Status JobOutput::finish(const std::vector<FinalRank>& ranks) {
 // `source`: empty: its output is large, or there is none.
 absl::Status JobOutput::finish(const FinalRank& rank, const blob::ByteSource& source) {
   const uint32_t number = rank.result.rank;
+  again_.erase(number);
   const auto found = live_.find(number);
   Live live = found == live_.end() ? Live() : found->second;
   if (found != live_.end()) live_.erase(found);
@@ -134,10 +138,16 @@ absl::Status JobOutput::finish(const FinalRank& rank, const blob::ByteSource& so
   return absl::IsNotFound(given) ? absl::OkStatus() : given;
 }
 
+// At those that had more than was read; by and by at all.
 absl::Status JobOutput::look() {
-  auto ranks = running();
-  if (!ranks.ok()) return ranks.status();
-  cursor_ = ranks->size() < kLookRanks ? 0 : ranks->back() + 1;
+  absl::StatusOr<std::vector<uint32_t>> ranks = std::vector<uint32_t>(again_.begin(), again_.end());
+  if (now_ms() >= look_at_all_ms_) {
+    ranks = running();
+    if (!ranks.ok()) return ranks.status();
+    cursor_ = ranks->size() < kLookRanks ? 0 : ranks->back() + 1;
+    look_at_all_ms_ = now_ms() + kLookEveryMs;
+  }
+  again_.clear();  // one that is not among these has its turn when the others have
   std::erase_if(*ranks, [&, now = now_ms()](uint32_t rank) {
     const auto live = live_.find(rank);
     return live != live_.end() && live->second.not_before_ms > now;
@@ -171,12 +181,14 @@ absl::StatusOr<std::vector<uint32_t>> JobOutput::running() {
 // All at once. One that cannot be read now has nothing new: whether the coordinator answers is seen
 // by the other calls.
 absl::StatusOr<std::vector<JobOutput::Piece>> JobOutput::read(const std::vector<uint32_t>& ranks) {
+  const auto share = uint32_t(kLookBytes / std::max<size_t>(ranks.size(), 1));
+  const uint32_t max_bytes = std::clamp(share, kLongestLine, kMostBytes);
   std::vector<LiveRead> reads;
   for (uint32_t rank : ranks) {
     const auto live = live_.find(rank);
     const bool known = live != live_.end();
     reads.push_back(
-        {rank, known ? live->second.attempt : 0, known ? live->second.offset : 0, kLongestLine});
+        {rank, known ? live->second.attempt : 0, known ? live->second.offset : 0, max_bytes});
   }
   return session_->call<std::vector<Piece>>(
       [session = session_.get(), id = id_, reads,
@@ -216,17 +228,17 @@ absl::Status JobOutput::take(const Piece& piece) {
     const uint32_t before = std::exchange(live.attempt, piece.live.attempt);
     if (before != 0) {
       live.offset = 0;
-      more_ = true;
+      again_.insert(piece.rank);
       return listener_.restarted(piece.rank, before, live.attempt);
     }
   }
   const std::string_view bytes = piece.live.bytes;
   const bool full = bytes.size() >= kLongestLine;
+  if (full) again_.insert(piece.rank);
   // Progress bars end their lines by returns alone. What ends a full piece may be half of "\r\n".
   const size_t half = full && bytes.back() == '\r' ? 1 : 0;
   size_t whole = bytes.substr(0, bytes.size() - half).find_last_of("\r\n") + 1;
-  if (whole == 0 && full) whole = bytes.size();
-  more_ = more_ || full;
+  if (whole == 0) whole = bytes.size() - bytes.size() % kLongestLine;
   if (whole == 0) return absl::OkStatus();
   live.offset += whole;
   return listener_.bytes(piece.rank, bytes.substr(0, whole));

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -90,9 +91,11 @@ class JobOutput {
   uint32_t seen_ = 0;       // of the ranks that are final
   bool first_ = true;       // nothing was asked yet
   bool runs_ = false;       // a rank does
-  bool more_ = false;       // there is more to be had at once
+  bool more_ = false;       // more ranks are final than were told at once
   int64_t look_at_ms_ = 0;  // at running ranks
-  uint32_t cursor_ = 0;     // the first of them that is looked at
+  int64_t look_at_all_ms_ = 0;
+  uint32_t cursor_ = 0;       // the first of them that is looked at
+  std::set<uint32_t> again_;  // had more than was read
   std::map<uint32_t, Live> live_;
 };
 
