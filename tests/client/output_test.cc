@@ -170,6 +170,22 @@ TEST_F(OutputTest, WhatAnInterruptedSaveLeftIsReplaced) {
   EXPECT_FALSE(std::filesystem::exists(out / ".pesc/part"));
 }
 
+TEST_F(OutputTest, ADirectoryInPlaceOfTheOutputIsNoText) {
+  const std::string program =
+      directory_.script("who",
+                        "if [ $PESC_RANK = 1 ]; then mkdir \"$PESC_OUTPUT_DIR/output.txt\" && "
+                        "echo x >\"$PESC_OUTPUT_DIR/output.txt/f\"; else echo $PESC_RANK; fi");
+  absl::StatusOr<JobHandle> job = submit(job_of(program, 3));
+  ASSERT_TRUE(job.ok()) << job.status();
+  absl::StatusOr<JobResult> result = job->wait();
+  ASSERT_TRUE(result.ok() && result->succeeded()) << result.status();
+  const std::filesystem::path out = directory_ / "out";
+  const absl::Status saved = result->save(out.string());
+  ASSERT_TRUE(saved.ok()) << saved;
+  EXPECT_EQ(read_file(out / "rank-1/output.txt/f"), "x\n");
+  EXPECT_EQ(read_file(out / "output.txt"), "0\n2\n");
+}
+
 TEST_F(OutputTest, ALibraryNamesNoFlags) {
   absl::StatusOr<JobHandle> job = submit(job_of("true"));
   ASSERT_TRUE(job.ok()) << job.status();
