@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <sstream>
 
 #include "blob/pack.h"
 #include "client/state.h"
@@ -67,6 +68,7 @@ class Fetch {
     read_fetched();
     fetched_out_.open(directory_ / ".pesc" / "fetched", std::ios::app | std::ios::binary);
     csv_.open(directory_ / ".pesc" / "ranks.csv", std::ios::trunc);
+    if (cut_) fetched_out_ << '\n';
     if (!fetched_out_ || !csv_) return io_error(directory_, strerror(errno));
     csv_ << "rank,state,attempts,worker,started,seconds,exit_code,signal,reason,max_rss_bytes\n";
     for (uint32_t first = 0;;) {
@@ -88,9 +90,13 @@ class Fetch {
 
   void read_fetched() {
     std::ifstream in(directory_ / ".pesc" / "fetched");
-    uint32_t rank;
-    std::string digest;
-    while (in >> rank >> digest) fetched_[rank] = digest;
+    for (std::string line; std::getline(in, line);) {
+      cut_ = in.eof();
+      std::istringstream words(line);
+      uint32_t rank;
+      std::string digest;
+      if (words >> rank >> digest) fetched_[rank] = digest;
+    }
   }
 
   absl::Status write_page(const std::vector<FinalRank>& page) {
@@ -191,6 +197,7 @@ class Fetch {
   JobId id_;
   fs::path directory_;
   std::map<uint32_t, std::string> fetched_;
+  bool cut_ = false;  // the last line of it has no end: a fetch was killed as it wrote it
   std::ofstream fetched_out_, csv_;
   uint32_t total_ = 0;
   FetchReport report_;

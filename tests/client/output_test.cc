@@ -3,6 +3,7 @@
 
 #include "client/convert.h"
 #include "client/state.h"
+#include "client/transfer.h"
 #include "model/ids.h"
 #include "tests/client/support.h"
 
@@ -184,6 +185,24 @@ TEST_F(OutputTest, ADirectoryInPlaceOfTheOutputIsNoText) {
   ASSERT_TRUE(saved.ok()) << saved;
   EXPECT_EQ(read_file(out / "rank-1/output.txt/f"), "x\n");
   EXPECT_EQ(read_file(out / "output.txt"), "0\n2\n");
+}
+
+TEST_F(OutputTest, WhatAKilledFetchWroteHalfIsFetchedOnceMore) {
+  Client client = local();
+  absl::StatusOr<JobHandle> job =
+      client.submit(job_of(directory_.script("who", "echo $PESC_RANK"), 3));
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_TRUE(job->wait().ok());
+  const std::filesystem::path out = directory_ / "out", fetched = out / ".pesc/fetched";
+  const auto fetch = [&] {
+    auto report = client::fetch(client.session(), *parse_job_id(job->id()), out.string(), {});
+    EXPECT_TRUE(report.ok()) << report.status();
+    return report.ok() ? report->ranks : UINT32_MAX;
+  };
+  EXPECT_EQ(fetch(), 3u);
+  std::filesystem::resize_file(fetched, std::filesystem::file_size(fetched) - 20);
+  EXPECT_EQ(fetch(), 1u);
+  EXPECT_EQ(fetch(), 0u);
 }
 
 TEST_F(OutputTest, ALibraryNamesNoFlags) {
