@@ -461,9 +461,11 @@ TEST_F(PassOnTest, AReaderThatReadsNothingKeepsNoPortOpen) {
 
 TEST_F(PassOnTest, AWorkerThatEndsWhileItWritesLosesNothingTwice) {
   auto a = std::make_unique<Node>(loop_, bytes_);
-  a->source->open_until = 0;
+  a->source->open_until = 8 * kMib;
   auto fetch = a->ensure(blob_);
   wait_until([&] { return !a->source->offsets.empty(); });
+  // So much has been written that there is a file, which goes with the writer.
+  EXPECT_EQ(loop_.wait(open(holder_of(*a, 1))->read(7 * kMib, 100)), bytes_.substr(7 * kMib, 100));
   // The pool has no more threads than these; what is to be written waits behind them.
   std::promise<void> gate;
   std::shared_future<void> opened = gate.get_future().share();
@@ -475,6 +477,7 @@ TEST_F(PassOnTest, AWorkerThatEndsWhileItWritesLosesNothingTwice) {
   const std::weak_ptr<Cache> cache = a->cache;
   fetch = nullptr;
   a.reset();
+  EXPECT_FALSE(cache.expired()) << "what is to be written holds it";
   gate.set_value();
   wait_until([&] { return done == 8 && cache.expired(); });
 }
