@@ -213,14 +213,14 @@ struct Job {
   std::map<uint32_t, uint32_t> checkpoint_numbers;  // the highest, of ranks that may yet save
   uint32_t ahead_leases = 0;
   int64_t limit_from_unix_ms = 0;  // its time limit counts from then; 0: from the restore
-  TimeMs limit_at = kNever;      // its time limit is over; kNever: not armed
-  TimeMs tail_at = kNever;       // its slow ranks are looked at; kNever: not near its end
-  DemandQueue* queue = nullptr;  // where it waits for placement
-  uint32_t own_faults = 0;       // ranks that failed at once on two workers; not durable
-  bool changed = false;          // in this step
-  Learned* learned = nullptr;    // of its program; of a job that is over, null
-  uint64_t need_version = 0;     // of what is learned, when it was queued
-  std::optional<Gang> gang;      // of a parallel job
+  TimeMs limit_at = kNever;        // its time limit is over; kNever: not armed
+  TimeMs tail_at = kNever;         // its slow ranks are looked at; kNever: not near its end
+  DemandQueue* queue = nullptr;    // where it waits for placement
+  uint32_t own_faults = 0;         // ranks that failed at once on two workers; not durable
+  bool changed = false;            // in this step
+  Learned* learned = nullptr;      // of its program; of a job that is over, null
+  uint64_t need_version = 0;       // of what is learned, when it was queued
+  std::optional<Gang> gang;        // of a parallel job
 
   std::pair<int64_t, JobId> order() const { return {submitted_unix_ms, id}; }
   JobTurn turn() const { return {-spec->priority, submitted_unix_ms, id}; }
