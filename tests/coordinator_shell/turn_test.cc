@@ -54,6 +54,52 @@ class TurnTest : public ::testing::Test {
   Turn turn_;
 };
 
+// While a slow disk commits, events wait; and the one that tells of a worker may stand last.
+TEST_F(TurnTest, WhoWasHeardDuringACommitIsNotGivenUpAfterIt) {
+  const auto info = [](uint64_t n) {
+    WorkerInfo info;
+    info.id = WorkerId{n};
+    info.name = info.machine = "pc" + std::to_string(n);
+    info.cpus_milli = 1000;
+    return info;
+  };
+  const auto commit = [this] {
+    turn_.run();
+    if (std::exchange(host_.committing, nullptr) != nullptr) turn_.committed(absl::OkStatus());
+  };
+  for (uint64_t n : {1, 2}) turn_.post(WorkerAttached{n, n, info(n), {}, 1});
+  commit();
+  submit(3, 1);
+  commit();
+  WorkerReported idle, busy;
+  for (const Action& action : host_.performed) {
+    const auto* update = std::get_if<SendUpdate>(&action);
+    if (update == nullptr || update->leases.empty()) continue;
+    busy.session = update->session;
+    busy.holding = {update->leases[0].key};
+    busy.last_update = update->number;
+  }
+  ASSERT_FALSE(busy.holding.empty());
+  idle.session = 3 - busy.session;
+  busy.request = 4;
+  idle.request = 5;
+  turn_.post(busy);
+  commit();
+  submit(6, 2);
+  turn_.run();  // this commit takes until just after the lease has ended
+  ASSERT_NE(host_.committing, nullptr);
+  turn_.post(idle);
+  turn_.post(busy);
+  host_.time += static_cast<TimeMs>(CoreConfig{}.lease_ms) + 10;
+  host_.committing = nullptr;
+  turn_.committed(absl::OkStatus());
+  turn_.run();
+  if (host_.committing == nullptr) return;  // there is nothing to record
+  for (const Record& record : host_.committing->records) {
+    EXPECT_FALSE(std::holds_alternative<AttemptEnded>(record));
+  }
+}
+
 TEST_F(TurnTest, NothingLeavesBeforeItsCommit) {
   submit(1, 1);
   turn_.run();

@@ -10,7 +10,9 @@ namespace pesc::coordinator {
 Core::Core(CoreConfig config) : state_(std::make_unique<State>(config)) {}
 Core::~Core() = default;
 
-Step Core::step(const Event& event, TimeMs now) { return state_->step(event, now); }
+Step Core::step(const Event& event, TimeMs now, bool more) {
+  return state_->step(event, now, more);
+}
 std::optional<TimeMs> Core::next_deadline() const { return state_->next_deadline(); }
 
 void Core::apply(const Record& record) {
@@ -29,7 +31,7 @@ void Core::plant(PlantedBug bug) {
 #endif
 
 // An event that renews a lease comes before the clock that would end it.
-Step Core::State::step(const Event& event, TimeMs at) {
+Step Core::State::step(const Event& event, TimeMs at, bool more) {
   if (restoring) finish_restore(at);
   now = std::max(now, at);
   forgive_absence();
@@ -39,7 +41,7 @@ Step Core::State::step(const Event& event, TimeMs at) {
   std::visit([this](const auto& e) { on(e); }, event);
   settle_after_restore();
   settle_limits(std::holds_alternative<TimerFired>(event));
-  expire_leases();
+  if (!more) expire_leases();
   end_limits();
   settle_verdicts();
   release_backoffs();

@@ -444,7 +444,9 @@ class Core {
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
 
-  Step step(const Event& event, TimeMs now);
+  // `more`: other events have come by `now` too, and are stepped next. No lease ends before the
+  // last of them: it may be what renews it.
+  Step step(const Event& event, TimeMs now, bool more = false);
   // When TimerFired must be stepped at the latest; nothing: no need.
   std::optional<TimeMs> next_deadline() const;
 

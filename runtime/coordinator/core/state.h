@@ -402,7 +402,7 @@ struct Core::State {
   std::vector<std::pair<WorkerId, FinishedAttempt>> late;  // a planted bug's
   std::optional<AttemptKey> reporting;                     // whose end is being reported
 
-  Step step(const Event& event, TimeMs at);
+  Step step(const Event& event, TimeMs at, bool more);
   void emit(Record record);
   void touch(Job& job);
   SendUpdate& update_for(Worker& worker);

@@ -73,7 +73,7 @@ void Turn::run() {
     const Event event = std::move(queue_.front());
     queue_.pop_front();
     ++stepped_;
-    step(event);
+    step(event, i + 1 < kMaxEvents && !queue_.empty());
   }
   step_timers();
   batch_.sync_blobs = std::any_of(batch_.records.begin(), batch_.records.end(), names_blob);
@@ -85,9 +85,9 @@ void Turn::run() {
   host_.commit(batch_);
 }
 
-void Turn::step(const Event& event) {
+void Turn::step(const Event& event, bool more) {
   if (const uint64_t request = request_of(event)) requests_.push_back(request);
-  Step step = core_->step(event, host_.now());
+  Step step = core_->step(event, host_.now(), more);
   append(batch_.records, std::move(step.records));
   append(actions_, std::move(step.actions));
 }

@@ -69,7 +69,7 @@ class Turn {
   Core& core() { return *core_; }
 
  private:
-  void step(const Event& event);
+  void step(const Event& event, bool more = false);
   void step_timers();
   void release();
   void fail(const absl::Status& status);
