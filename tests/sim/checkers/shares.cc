@@ -73,7 +73,11 @@ std::string Shares::check(const Ledger& ledger, const co::Record& record) {
     const LedgerRank& rank = *ledger.rank(r->key);
     Waiting& job = jobs_.at(r->key.job);
     if (rank.attempts.empty() && job.fresh > 0) --job.fresh;
-    if (!r->second) close_rank(ledger, r->key.job, r->key.rank);
+    // One that was lost and is taken up again runs beside what was begun in its place.
+    if (!r->second && ledger.attempt(r->key) == nullptr) {
+      close_rank(ledger, r->key.job, r->key.rank);
+    }
+    close(r->key);
     const uint32_t cpus = ledger.job(r->key.job)->spec->resources.cpus_milli;
     open_[r->key] = {job.plan->owner, cpus};
     used_[job.plan->owner] += cpus;
