@@ -20,6 +20,7 @@
 #include "rpc/rpc_connection.h"
 #include "rpc/rpc_stream.h"
 #include "rpc/socket_stream.h"
+#include "rpc/vat_network.h"
 
 namespace pesc::rpc {
 namespace {
@@ -62,7 +63,7 @@ class RpcConnection final : public Connection {
   }
 
   kj::Promise<void> on_disconnect() override {
-    return rpc_->network.onDisconnect().catch_([](kj::Exception&&) {});
+    return rpc_->two_party.onDisconnect().catch_([](kj::Exception&&) {});
   }
 
   std::string peer_address() const override { return peer_address_; }
@@ -71,12 +72,14 @@ class RpcConnection final : public Connection {
   struct Rpc {
     Rpc(kj::Own<kj::AsyncIoStream> s, capnp::Capability::Client bootstrap)
         : stream(kj::mv(s)),
-          network(*stream, capnp::rpc::twoparty::Side::SERVER, reader_options()),
+          two_party(*stream, capnp::rpc::twoparty::Side::SERVER, reader_options()),
+          network(two_party),
           system(capnp::makeRpcServer(network, kj::mv(bootstrap))) {
       system.setFlowLimit(kMaxCallWords);
     }
     kj::Own<kj::AsyncIoStream> stream;
-    capnp::TwoPartyVatNetwork network;
+    capnp::TwoPartyVatNetwork two_party;
+    VatNetwork network;
     capnp::RpcSystem<capnp::rpc::twoparty::VatId> system;
   };
 
