@@ -3,6 +3,7 @@
 #include <kj/debug.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <vector>
@@ -11,6 +12,7 @@ namespace pesc::bench {
 namespace {
 
 constexpr uint64_t kInFlight = 64;
+constexpr unsigned kGathered = 512;  // in one call, as a worker's reports (worker/core/reports.cc)
 constexpr kj::byte kPayload[kPayloadBytes] = {1, 2, 3};
 
 capnp::Data::Reader payload() { return {kPayload, sizeof kPayload}; }
@@ -21,6 +23,13 @@ class CountingSink final : public shapes::Sink::Server {
   kj::Promise<void> write(WriteContext context) override {
     KJ_REQUIRE(context.getParams().getData().size() == kPayloadBytes);
     ++*count_;
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> writeMany(WriteManyContext context) override {
+    for (const auto item : context.getParams().getItems()) {
+      KJ_REQUIRE(item.size() == kPayloadBytes);
+      ++*count_;
+    }
     return kj::READY_NOW;
   }
   kj::Promise<void> finish(FinishContext context) override {
@@ -40,6 +49,22 @@ kj::Promise<void> write_all(shapes::Sink::Client sink, uint64_t left) {
   return request.send().then([sink, left]() mutable { return write_all(kj::mv(sink), left - 1); });
 }
 
+// As PESC's own streams go (reports, updates, small blobs): what is there to be sent goes as a
+// list.
+kj::Promise<void> write_gathered(shapes::Sink::Client sink, uint64_t left) {
+  if (left == 0) return kj::READY_NOW;
+  const auto count = static_cast<unsigned>(std::min<uint64_t>(left, kGathered));
+  auto request = sink.writeManyRequest();
+  auto items = request.initItems(count);
+  for (unsigned i = 0; i < count; ++i) items.set(i, payload());
+  return request.send().then(
+      [sink, left, count]() mutable { return write_gathered(kj::mv(sink), left - count); });
+}
+
+kj::Promise<void> write(shapes::Sink::Client sink, uint64_t count, bool gathered) {
+  return gathered ? write_gathered(kj::mv(sink), count) : write_all(kj::mv(sink), count);
+}
+
 class ShapesServer final : public shapes::Shapes::Server {
  public:
   kj::Promise<void> echo(EchoContext context) override {
@@ -49,8 +74,9 @@ class ShapesServer final : public shapes::Shapes::Server {
   kj::Promise<void> pull(PullContext context) override {
     auto sink = context.getParams().getSink();
     const uint64_t count = context.getParams().getCount();
+    const bool gathered = context.getParams().getGathered();
     context.releaseParams();
-    return write_all(sink, count).then([sink]() mutable {
+    return write(sink, count, gathered).then([sink]() mutable {
       return sink.finishRequest().send().ignoreResult();
     });
   }
@@ -85,18 +111,22 @@ shapes::Shapes::Client make_shapes() { return kj::heap<ShapesServer>(); }
 kj::Promise<void> call_shape(shapes::Shapes::Client server, std::string shape, uint64_t count) {
   if (shape == "unary") return unary(server, count, 1);
   if (shape == "unary64") return unary(server, count, kInFlight);
+  const std::string gathered_suffix = "_gathered";
+  const bool gathered = shape.ends_with(gathered_suffix);
+  if (gathered) shape.resize(shape.size() - gathered_suffix.size());
   if (shape == "server_stream") {
     auto seen = std::make_shared<uint64_t>(0);
     auto request = server.pullRequest();
     request.setCount(count);
     request.setSizeBytes(kPayloadBytes);
+    request.setGathered(gathered);
     request.setSink(kj::heap<CountingSink>(seen));
     return request.send().then([seen, count](auto&&) { KJ_REQUIRE(*seen == count); });
   }
   KJ_REQUIRE(shape == "client_stream", "no such shape");
-  return server.pushRequest().send().then([count](auto&& response) {
+  return server.pushRequest().send().then([count, gathered](auto&& response) {
     auto sink = response.getSink();
-    return write_all(sink, count)
+    return write(sink, count, gathered)
         .then([sink]() mutable { return sink.finishRequest().send(); })
         .then([count](auto&& counted) { KJ_REQUIRE(counted.getCount() == count); });
   });

@@ -14,7 +14,8 @@ inline constexpr uint32_t kPayloadBytes = 32;
 
 shapes::Shapes::Client make_shapes();
 
-// "unary", "unary64", "server_stream" or "client_stream": so many calls or messages.
+// "unary", "unary64", "server_stream" or "client_stream": so many calls or messages. With
+// "_gathered" behind a stream's name: lists of messages.
 kj::Promise<void> call_shape(shapes::Shapes::Client server, std::string shape, uint64_t count);
 
 double shapes_now_s();
