@@ -32,6 +32,22 @@ TEST(WorkerAttempts, AnAttemptLivesFromItsLeaseToTheAcknowledgement) {
   EXPECT_THAT(m.core.holding(), IsEmpty());
 }
 
+TEST(WorkerAttempts, PreparesNoMoreThanWhatBeginsNext) {
+  Machine m({.cpus_milli = 1000, .max_preparing = 2});
+  m(Connected{});
+  std::vector<AttemptKey> keys;
+  for (uint32_t rank = 0; rank < 20; ++rank) keys.push_back(key_of(rank));
+  m.lease(keys);
+  std::vector<AttemptKey> asked = m.keys<Prepare>();
+  for (size_t i = 0; i < asked.size(); ++i) {
+    m(Prepared{asked[i]});
+    for (const AttemptKey& key : m.keys<Prepare>()) asked.push_back(key);
+  }
+  EXPECT_EQ(asked.size(), 5u);  // one runs, four times as many are ready
+  m(Exited{key_of(0), outcome_of()});
+  EXPECT_THAT(m.keys<Prepare>(), ElementsAre(key_of(5)));
+}
+
 TEST(WorkerAttempts, StartsWithTheGpusOfItsLease) {
   Machine m;
   m(Connected{});

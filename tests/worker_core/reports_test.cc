@@ -46,6 +46,65 @@ TEST(WorkerReports, WhatEndsWhileAFewAreInFlightIsCollected) {
   EXPECT_EQ(m.reported().size(), 7u);
 }
 
+// Two cpus and so many ranks, of which two run.
+void give_short_ranks(Machine& m, uint32_t ranks) {
+  m(Connected{});
+  std::vector<AttemptKey> keys;
+  for (uint32_t rank = 0; rank < ranks; ++rank) keys.push_back(key_of(rank));
+  m.lease(keys);
+  for (const AttemptKey& key : keys) {
+    if (m.state(key) == AttemptState::preparing) m(Prepared{key});
+  }
+}
+
+// Ends those that run by now, prepares what is asked for, and says how many ends were told.
+size_t end_next(Machine& m, uint32_t rank) {
+  m(Exited{key_of(rank), outcome_of()});
+  size_t told = m.reported().size();
+  for (const AttemptKey& key : m.keys<Prepare>()) {
+    m(Prepared{key});
+    told += m.reported().size();
+  }
+  m(Packed{key_of(rank), {}, {}});
+  return told + m.reported().size();
+}
+
+// Ends one after the other until some are told: how many, and which rank was the last.
+std::pair<size_t, uint32_t> end_until_told(Machine& m, uint32_t rank) {
+  for (; rank < 100; ++rank) {
+    if (const size_t told = end_next(m, rank)) return {told, rank};
+  }
+  return {0, rank};
+}
+
+TEST(WorkerReports, EndsOfShortRanksGoTogetherForAWhile) {
+  Machine m;
+  give_short_ranks(m, 20);
+  EXPECT_EQ(end_next(m, 0), 1u);  // nothing was told for long
+  EXPECT_EQ(end_next(m, 1), 0u);
+  m(Acknowledged{{key_of(0)}});
+  EXPECT_THAT(m.reported(), IsEmpty());
+  EXPECT_EQ(end_next(m, 2), 0u);
+  ASSERT_TRUE(m.core.next_deadline());
+  m.wait(*m.core.next_deadline() - m.now);
+  EXPECT_EQ(m.reported().size(), 2u);
+}
+
+TEST(WorkerReports, EndsOfShortRanksAreToldWhenHalfOfWhatWaitedHasBegun) {
+  Machine m;
+  give_short_ranks(m, 34);  // 32 wait
+  EXPECT_EQ(end_next(m, 0), 1u);
+  m(Acknowledged{{key_of(0)}});
+  const auto [told, rank] = end_until_told(m, 1);
+  EXPECT_EQ(told, 15u);
+  EXPECT_EQ(rank, 16u);  // its own end is not packed yet
+  // No new leases come: what goes on waiting is told sooner each time.
+  std::vector<AttemptKey> keys;
+  for (uint32_t i = 1; i < rank; ++i) keys.push_back(key_of(i));
+  m(Acknowledged{keys});
+  EXPECT_EQ(end_until_told(m, rank + 1).second, rank + 8);
+}
+
 TEST(WorkerReports, ALargeOutputDelaysNoOther) {
   Machine m({.cpus_milli = 100'000, .max_preparing = 100});
   m(Connected{5000});

@@ -34,8 +34,8 @@ struct CoreConfig {
   // round trip; more of them when they are shorter still, so that a commit takes many: for about
   // prefetch_for_ms, and at most prefetch_most per slot.
   uint64_t prefetch_below_ms = 500;
-  uint64_t prefetch_for_ms = 100;
-  uint32_t prefetch_most = 32;
+  uint64_t prefetch_for_ms = 200;
+  uint32_t prefetch_most = 64;
   // What was leased ahead and still waits when nothing has ended there for this long goes to
   // another worker that has room.
   uint64_t prefetch_patience_ms = 1'000;

@@ -37,6 +37,9 @@ uint64_t grace_ms(const Attempt& attempt, EndReason reason) {
   return attempt.spec == nullptr ? 10'000 : attempt.spec->grace_ms;
 }
 
+// So many times what runs at once is prepared ahead, for ranks so short that more are leased.
+constexpr uint32_t kReadyTimes = 4;
+
 void apply_stop(AttemptOutcome& outcome, EndReason stop) {
   if (outcome.reason == EndReason::signal || outcome.reason == EndReason::exit_code) {
     outcome.reason = stop;
@@ -48,6 +51,7 @@ void apply_stop(AttemptOutcome& outcome, EndReason stop) {
 void Core::State::on(const UpdateReceived& e, TimeMs) {
   last_update = std::max(last_update, e.number);
   for (const auto& lease : e.leases) add_lease(lease);
+  if (!e.leases.empty()) most_waiting = waiting();
   for (const auto& stop : e.stop) stop_attempt(stop, stop.detail);
   for (const auto& order : e.start) start_held(order);
 }
@@ -376,10 +380,19 @@ void Core::State::start_ready() {
   }
 }
 
+// Enough is prepared for what will begin next. Whatever is leased besides needs no directories yet:
+// it gets those of ranks that have ended by then.
+bool Core::State::has_enough_ready(const Attempt& next) const {
+  const uint64_t count = ready.size() + preparing;
+  return count >= config.max_preparing && !next.hold &&
+         count * cpus_of(next.spec) >= uint64_t{kReadyTimes} * config.cpus_milli;
+}
+
 void Core::State::prepare_leased() {
   while (preparing < config.max_preparing && !leased.empty()) {
     const AttemptKey key = leased.begin()->second;
     Attempt& attempt = attempts.at(key);
+    if (has_enough_ready(attempt)) return;
     leave_state(key, attempt);
     attempt.state = AttemptState::preparing;
     ++preparing;

@@ -14,11 +14,12 @@ constexpr size_t kReportAttempts = 512;
 // While these are in flight what ends is collected: a few hide the round trip, more would only
 // make many small commits.
 constexpr size_t kSmallReports = 3;
-// Each report costs a commit, however many ends it tells. While every slot has its next rank here,
-// nobody waits for the answer: ends of this time go together.
-constexpr uint64_t kCollectMs = 10;
-// Only of ranks so short that this many times what runs waits here.
-constexpr uint64_t kDeep = 8;
+// Each report costs a commit and wakes three processes, however many ends it tells. While every
+// slot has its next ranks here, nobody waits for the answer: ends of this time go together…
+constexpr uint64_t kCollectMs = 50;
+// …until half of what waited here has begun, so that new leases come before the rest has. Only of
+// ranks so short that this many times what runs waits here.
+constexpr uint64_t kDeep = 2;
 constexpr size_t kLargeReports = 2;
 // A report of small outputs that was not answered for so many heartbeats is taken as lost.
 constexpr uint64_t kLostAfterHeartbeats = 3;
@@ -80,12 +81,12 @@ size_t Core::State::small_in_flight() const {
       in_flight.begin(), in_flight.end(), [](const auto& report) { return !report.second.large; }));
 }
 
-// Much more waits here than would fill all slots.
+// More waits here than would fill all slots, and most of it still does.
 bool Core::State::collects_ends() const {
   if (draining || (leased.empty() && ready.empty())) return false;
   const AttemptKey& next = ready.empty() ? leased.begin()->second : ready.begin()->second;
-  const uint64_t waiting = leased.size() + ready.size();
-  return waiting * cpus_of(attempts.at(next).spec) >= kDeep * config.cpus_milli;
+  return 2 * waiting() >= most_waiting &&
+         waiting() * cpus_of(attempts.at(next).spec) >= kDeep * config.cpus_milli;
 }
 
 void Core::State::send_reports(TimeMs now) {
@@ -99,6 +100,7 @@ void Core::State::send_reports(TimeMs now) {
   while (!unreported_small.empty() && small < kSmallReports) {
     if (collects_ends() && (small > 0 || now < next_small_report)) break;
     next_small_report = now + static_cast<TimeMs>(kCollectMs);
+    most_waiting = waiting();
     std::vector<AttemptKey> keys;
     uint64_t bytes = 0;
     while (!unreported_small.empty() && keys.size() < kReportAttempts && bytes < kReportBytes) {

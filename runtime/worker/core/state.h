@@ -85,6 +85,7 @@ struct Core::State {
   uint64_t heartbeat_ms = 5'000;
   TimeMs next_heartbeat = 0;
   TimeMs next_small_report = 0;  // of ends that nobody waits for
+  uint64_t most_waiting = 0;     // for a cpu, since leases came or small ends were told
   uint64_t last_update = 0;
   uint64_t next_report = 1;
   std::map<uint64_t, InFlight> in_flight;
@@ -133,6 +134,7 @@ struct Core::State {
   void finish(const AttemptKey& key, Attempt& attempt);
   void pack_or_finish(const AttemptKey& key, Attempt& attempt);
   void start_ready();
+  bool has_enough_ready(const Attempt& next) const;
   void prepare_leased();
 
   // checkpoints.cc
@@ -160,6 +162,7 @@ struct Core::State {
 
   void requeue(const AttemptKey& key, Attempt& attempt);
   size_t small_in_flight() const;
+  uint64_t waiting() const { return leased.size() + preparing + ready.size(); }
   bool collects_ends() const;
   void send_reports(TimeMs now);
   void send_report(std::vector<AttemptKey> keys, bool large, TimeMs now);

@@ -82,6 +82,10 @@ void EventsWatch::read_rest(const AttemptKey& key) {
 
 // The timers' promises are replaced by handlers that Asio calls, never from within themselves.
 void EventsWatch::plan_begin() {
+  // Nothing wakes up for ranks that have ended meanwhile, as most short ones have.
+  while (!begin_planned_ && !waiting_.empty() && !files_.contains(waiting_.front().second)) {
+    waiting_.pop_front();
+  }
   if (begin_planned_ || waiting_.empty()) return;
   begin_planned_ = true;
   begin_timer_ = loop_.timer()
