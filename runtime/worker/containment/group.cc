@@ -76,10 +76,11 @@ void Group::begin(const Limits& limits) {
     if (place.version == 1 && needed) tasks_.push_back(path(place, "tasks"));
   }
   if (used_ && counts_memory()) {
-    if (memory_->version == 1) host_.write(path(*memory_, "memory.max_usage_in_bytes"), "0");
+    if (memory_->version == 1)
+      host_.write(peak_file_, path(*memory_, "memory.max_usage_in_bytes"), "0");
     if (memory_->version == 2) {
       std::string text;
-      host_.read(path(*memory_, "memory.peak"), text);
+      host_.read(peak_file_, path(*memory_, "memory.peak"), text);
       peak_before_ = number_in(text, "");
     }
   }
@@ -173,7 +174,8 @@ void Group::write_weight(uint32_t cpus_milli) {
 uint64_t Group::total_oom_kills() {
   if (!counts_memory()) return oom_kills_before_;
   std::string text;
-  host_.read(path(*memory_, memory_->version == 2 ? "memory.events" : "memory.oom_control"), text);
+  const char* file = memory_->version == 2 ? "memory.events" : "memory.oom_control";
+  host_.read(kills_file_, path(*memory_, file), text);
   return std::max(number_in(text, "oom_kill"), oom_kills_before_);
 }
 
@@ -222,7 +224,8 @@ bool Group::is_clean() {
   if (!counts_memory()) return true;
   std::string text;
   const char* file = memory_->version == 2 ? "memory.current" : "memory.usage_in_bytes";
-  return host_.read(path(*memory_, file), text) == 0 && number_in(text, "") <= kCleanBytes;
+  return host_.read(current_file_, path(*memory_, file), text) == 0 &&
+         number_in(text, "") <= kCleanBytes;
 }
 
 }  // namespace pesc::containment

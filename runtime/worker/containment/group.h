@@ -103,6 +103,7 @@ class Group {
   std::optional<uint32_t> cpus_written_, weight_written_, processes_written_;
   bool idle_written_ = false, used_ = false, lost_ = false;
   bool holds_memory_ = false, holds_processes_ = false;
+  KeptFile kills_file_, peak_file_, current_file_;
   uint64_t oom_kills_before_ = 0, cpu_us_before_ = 0, peak_before_ = 0;
 };
 

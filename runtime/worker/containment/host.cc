@@ -67,6 +67,25 @@ long fork_into(const std::string& group) {
   return pid;
 }
 
+// A keeper has other uses for its descriptors: with more than these it opens the files each time.
+constexpr int kMostDescriptors = 600;
+
+// What was open is tried first: it may be gone, and another one of that name be there.
+template <typename Use>
+long use_kept(KeptFile& file, const std::string& path, int flags, Use use) {
+  if (file.fd >= 0) {
+    const long result = use(file.fd);
+    if (result >= 0) return result;
+    file.close();
+  }
+  file.fd = ::open(path.c_str(), flags | O_CLOEXEC);
+  if (file.fd < 0) return -errno;
+  long result = use(file.fd);
+  if (result < 0) result = -errno;
+  if (result < 0 || file.fd >= kMostDescriptors) file.close();
+  return result;
+}
+
 class RealHost final : public Host {
  public:
   int make_directory(const std::string& path) override {
@@ -90,6 +109,19 @@ class RealHost final : public Host {
     const int error = errno;
     ::close(file);
     return size < 0 ? -error : 0;
+  }
+  int write(KeptFile& file, const std::string& path, const std::string& text) override {
+    const long result = use_kept(file, path, O_WRONLY,
+                                 [&](int fd) { return ::pwrite(fd, text.data(), text.size(), 0); });
+    return result < 0 ? static_cast<int>(result) : 0;
+  }
+  int read(KeptFile& file, const std::string& path, std::string& text) override {
+    text.clear();
+    char buffer[4096];
+    const long result = use_kept(file, path, O_RDONLY,
+                                 [&](int fd) { return ::pread(fd, buffer, sizeof(buffer), 0); });
+    if (result > 0) text.assign(buffer, static_cast<size_t>(result));
+    return result < 0 ? static_cast<int>(result) : 0;
   }
   bool exists(const std::string& path) override { return ::access(path.c_str(), F_OK) == 0; }
 
@@ -145,6 +177,11 @@ class RealHost final : public Host {
 };
 
 }  // namespace
+
+void KeptFile::close() {
+  if (fd >= 0) ::close(fd);
+  fd = -1;
+}
 
 Host& real_host() {
   static RealHost host;

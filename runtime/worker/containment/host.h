@@ -8,6 +8,18 @@
 namespace pesc::containment {
 
 // Results are 0, or -errno.
+// A file that is read or written for each attempt: opening it costs many times as much.
+class KeptFile {
+ public:
+  KeptFile() = default;
+  ~KeptFile() { close(); }
+  KeptFile(const KeptFile&) = delete;
+  KeptFile& operator=(const KeptFile&) = delete;
+  void close();
+
+  int fd = -1;
+};
+
 class Host {
  public:
   virtual ~Host() = default;
@@ -15,6 +27,13 @@ class Host {
   virtual int remove_directory(const std::string& path) = 0;
   virtual int write(const std::string& path, const std::string& text) = 0;
   virtual int read(const std::string& path, std::string& text) = 0;
+  // The same, through a file that stays open.
+  virtual int write(KeptFile&, const std::string& path, const std::string& text) {
+    return write(path, text);
+  }
+  virtual int read(KeptFile&, const std::string& path, std::string& text) {
+    return read(path, text);
+  }
   virtual bool exists(const std::string& path) = 0;
   virtual std::vector<std::string> directories_in(const std::string& path) = 0;
   // For what needs a moment.

@@ -76,7 +76,7 @@ Keeper::Keeper(asio::io_context& io, KeeperOptions options)
       limits_timer_(io) {
   around_.cpus_milli = static_cast<uint32_t>(1000 * own_cores().size());
   acceptor_.assign(asio::local::stream_protocol(), options.listen_fd);
-  // Three descriptors serve a rank; the usual 1,024 would bound a large machine.
+  // Up to six descriptors serve a rank; the usual 1,024 would bound a large machine.
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
     around_.open_files = limit;
