@@ -83,7 +83,7 @@ class RunCommand {
       say_notes(*job);
       say_sent(sent);
     }
-    Submitted submitted = submit_watching(*client, *job, *id);
+    Submitted submitted = submit_watching(*client, *prepared, *id);
     absl::StatusOr<JobHandle>& handle = submitted.job;
     if (handle.status().code() == absl::StatusCode::kAlreadyExists && options_.resume) {
       return fail(another_job());
@@ -264,7 +264,7 @@ int submit(const Common& common, const JobOptions& options) {
   }
   if (!common.json) say_notes(*job);
   say_sent(sent);
-  absl::StatusOr<JobHandle> handle = client->submit(*job);
+  absl::StatusOr<JobHandle> handle = client::submit(*client, *prepared, {});
   if (!handle.ok()) return fail(in_flags(handle.status()));
   if (common.json) {
     absl::StatusOr<JobStatus> status = handle->status();

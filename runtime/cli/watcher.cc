@@ -339,7 +339,7 @@ void block_signals() {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
-Submitted submit_watching(Client& client, const Job& job, const std::string& id) {
+Submitted submit_watching(Client& client, const client::PreparedJob& job, const std::string& id) {
   Submitted out;
   Signals signals;
   auto inbox = std::make_shared<Inbox>();
@@ -358,7 +358,7 @@ Submitted submit_watching(Client& client, const Job& job, const std::string& id)
     leave_if_away();
   });
   std::thread submission([&] {
-    absl::StatusOr<JobHandle> handle = client.submit(job, id);
+    absl::StatusOr<JobHandle> handle = client::submit(client, job, id);
     inbox->post([&, handle] {
       out.job = handle;
       over = true;

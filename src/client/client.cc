@@ -85,20 +85,26 @@ const std::shared_ptr<Session>& Client::session() const { return state_->session
 bool Client::embedded() const { return state_->session->embedded(); }
 
 absl::StatusOr<JobHandle> Client::submit(const Job& job, const std::string& id_text) {
-  absl::StatusOr<JobId> id = id_text.empty() ? mint_job_id() : parse_job_id(id_text);
-  if (!id.ok()) return id.status();
   absl::StatusOr<client::PreparedJob> prepared = client::prepare(job);
   if (!prepared.ok()) return prepared.status();
-  absl::Status status = prepared_upload(*state_->session, *prepared);
+  return client::submit(*this, *prepared, id_text);
+}
+
+absl::StatusOr<JobHandle> client::submit(const Client& client, const PreparedJob& job,
+                                         const std::string& id_text) {
+  absl::StatusOr<JobId> id = id_text.empty() ? mint_job_id() : parse_job_id(id_text);
+  if (!id.ok()) return id.status();
+  const std::shared_ptr<Session>& session = client.session();
+  absl::Status status = prepared_upload(*session, job);
   if (!status.ok()) return status;
-  status = state_->session->call_void([&](UserSession& user) {
+  status = session->call_void([&](UserSession& user) {
     auto request = user.submitRequest();
     request.setId(id->value);
-    protocol::encode(request.initSpec(), prepared->spec);
+    protocol::encode(request.initSpec(), job.spec);
     return request.send().ignoreResult();
   });
   if (!status.ok()) return status;
-  return JobHandle(handle_state(state_->session, *id));
+  return JobHandle(handle_state(session, *id));
 }
 
 absl::StatusOr<JobHandle> Client::attach(const std::string& id_text) {

@@ -4,6 +4,7 @@
 #include <set>
 #include <thread>
 
+#include "client/prepare.h"
 #include "tests/client/support.h"
 
 namespace pesc {
@@ -223,6 +224,51 @@ TEST_F(JobTest, TheSameIdIsTheSameJob) {
   EXPECT_TRUE(again->wait()->succeeded());
   ASSERT_TRUE(client.remove(id).ok());
   EXPECT_EQ(client.attach(id).status().code(), absl::StatusCode::kNotFound);
+}
+
+// Large: it goes up piece by piece, and the last one is not full.
+std::string large_bytes() {
+  std::string bytes(5 * 1024 * 1024 + 12'345, 'x');
+  for (size_t i = 0; i < bytes.size(); i += 4'096) bytes[i] = static_cast<char>(i >> 12);
+  return bytes;
+}
+
+TEST_F(JobTest, WhatWasPreparedIsSubmitted) {
+  Client client = local();
+  const std::string bytes = large_bytes();
+  std::ofstream(directory_ / "big", std::ios::binary) << bytes;
+  Job job = job_of(directory_.script("copy", "cp big $PESC_OUTPUT_DIR/back"));
+  job.shared_files = {(directory_ / "big").string()};
+  absl::StatusOr<client::PreparedJob> prepared = client::prepare(job);
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
+  absl::StatusOr<JobHandle> handle = client::submit(client, *prepared, "");
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  absl::StatusOr<JobResult> result = handle->wait();
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_TRUE(result->save((directory_ / "r").string()).ok());
+  EXPECT_TRUE(read_file(directory_ / "r/rank-0/back") == bytes);
+}
+
+TEST_F(JobTest, AFileThatIsNotWhatItWasWhenPreparedIsRefused) {
+  Client client = local();
+  std::string bytes = large_bytes();
+  Job job = job_of(directory_.script("nothing", "true"));
+  job.shared_files = {(directory_ / "big").string()};
+  const std::vector<std::function<void()>> changes = {
+      [&] { bytes.back() = '!'; }, [&] { bytes += "more"; }, [&] { bytes.pop_back(); },
+      [&] { bytes.resize(100); }};
+  for (const auto& change : changes) {
+    bytes = large_bytes();
+    std::ofstream(directory_ / "big", std::ios::binary) << bytes;
+    absl::StatusOr<client::PreparedJob> prepared = client::prepare(job);
+    ASSERT_TRUE(prepared.ok()) << prepared.status();
+    change();
+    std::ofstream(directory_ / "big", std::ios::binary) << bytes;
+    const absl::Status refused = client::submit(client, *prepared, "").status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kAborted) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("changed while it was being submitted"));
+  }
+  EXPECT_TRUE(client.jobs()->empty());
 }
 
 }  // namespace
