@@ -100,6 +100,40 @@ TEST_F(TurnTest, WhoWasHeardDuringACommitIsNotGivenUpAfterIt) {
   }
 }
 
+// Nobody is told anything before a turn's commit, so however much comes at once, none is large.
+TEST_F(TurnTest, AFloodBecomesManyTurns) {
+  turn_.post(
+      JobSubmitted{1, kJob, "ann", std::make_shared<const JobSpec>(simple_spec(200'000)), 1});
+  for (uint64_t n = 1; n <= 3'000; ++n) {
+    WorkerInfo info;
+    info.id = WorkerId{n};
+    info.name = info.machine = "pc" + std::to_string(n);
+    info.cpus_milli = 64'000;
+    turn_.post(WorkerAttached{n, n, info, {}, 1});
+  }
+  std::map<uint64_t, size_t> messages;
+  size_t turns = 0, leases = 0;
+  for (size_t before = 1; leases != before; ++turns) {
+    before = leases;
+    turn_.run();
+    if (host_.committing == nullptr) break;
+    EXPECT_LT(host_.committing->records.size(), 20'000u);
+    host_.committing = nullptr;
+    turn_.committed(absl::OkStatus());
+    for (const Action& action : std::exchange(host_.performed, {})) {
+      const auto* update = std::get_if<SendUpdate>(&action);
+      if (update == nullptr) continue;
+      ++messages[update->session];
+      leases += update->leases.size();
+    }
+  }
+  EXPECT_EQ(leases, 3'000u * 64u);
+  EXPECT_GT(turns, 20u);
+  size_t sent = 0;
+  for (const auto& [session, count] : messages) sent += count;
+  EXPECT_LT(sent, 2u * 3'000u) << "a message tells of all that a worker is given";
+}
+
 TEST_F(TurnTest, NothingLeavesBeforeItsCommit) {
   submit(1, 1);
   turn_.run();

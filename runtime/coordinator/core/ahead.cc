@@ -1,6 +1,7 @@
 // Leases beyond the free cpus. A slot whose rank has ended takes the next one at once, instead of
 // waiting for a report, a commit and an update; and one commit takes many short ranks.
 #include <algorithm>
+#include <utility>
 
 #include "runtime/coordinator/core/state.h"
 
@@ -22,6 +23,7 @@ uint32_t Core::State::times_ahead(const Job& job) const {
 // many are looked at.
 Worker* Core::State::choose_ahead(RoomIndex& room, const Demand& demand, WorkerId avoid) {
   constexpr int kLook = 64;
+  if (ahead_total >= config.prefetch_total) return nullptr;
   Worker* second_choice = nullptr;
   int looked = 0;
   for (auto it = room.by_load.begin(); it != room.by_load.end() && looked < kLook;) {
@@ -45,12 +47,42 @@ Worker* Core::State::choose_ahead(RoomIndex& room, const Demand& demand, WorkerI
 // Where room is kept for somebody (a gang, an owner who has less) nothing is: it would take each
 // cpu that becomes free.
 bool Core::State::may_go_ahead(const Worker& worker, const Demand& demand) const {
-  return demand.ahead > 0 && worker.reserved_milli == 0 && !is_stuck(worker);
+  return demand.ahead > 0 && worker.reserved_milli == 0 && ahead_total < config.prefetch_total &&
+         !is_stuck(worker);
 }
 
 // Its ranks are short on the average; those that it runs now are not.
 bool Core::State::is_stuck(const Worker& worker) const {
   return now - worker.last_end >= TimeMs(config.prefetch_patience_ms);
+}
+
+// With thousands of workers whose ranks are over at once what they say waits here for its turn.
+// What is taken back then has ended, and would only be done again.
+TimeMs Core::State::patience_ms(const Worker& worker) const {
+  const TimeMs lag = std::min(std::max(worker.lag_ms, lag_ms), TimeMs(2 * config.heartbeat_ms));
+  return TimeMs(config.prefetch_patience_ms) + lag;
+}
+
+// What was leased ahead counts as begun only when another end is heard of, so of those that end
+// together it is the one that was heard of latest that tells.
+void Core::State::hear_lag(const OpenAttempt& open, const AttemptOutcome& outcome) {
+  if (open.started == kNever || outcome.reason != EndReason::succeeded) return;
+  heard_lag_ms = std::max(heard_lag_ms, now - open.started - TimeMs(outcome.duration_ms));
+}
+
+void Core::State::note_lag(Worker& worker) {
+  const TimeMs heard = std::exchange(heard_lag_ms, 0);
+  worker.lag_ms = std::max(heard, worker.lag_ms / 2);
+  lag_ms = std::max(heard, lag_ms - (lag_ms + 7) / 8);
+}
+
+void Core::State::count_ahead(Job& job, bool more) {
+  job.ahead_leases += more ? 1 : -1;
+  ahead_total += more ? 1 : -1;
+  if (more || ahead_total + 1 != config.prefetch_total) return;
+  for (auto& [demand, queue] : queues) {
+    if (demand.ahead > 0 && !queue.impossible) queue.blocked = false;
+  }
 }
 
 void Core::State::watch_ahead(Worker& worker, TimeMs at) {
@@ -59,30 +91,31 @@ void Core::State::watch_ahead(Worker& worker, TimeMs at) {
   if (at != kNever) aheads.insert({at, worker.info.id});
 }
 
-void Core::State::take_back_aheads() {
-  const TimeMs patience = TimeMs(config.prefetch_patience_ms);
+bool Core::State::take_back_aheads() {
+  bool any = false;
   size_t budget = std::max<size_t>(config.max_placements_per_step, 1);
   while (!aheads.empty() && aheads.begin()->first <= now && budget-- > 0) {
     Worker& worker = workers.at(aheads.begin()->second);
     if (worker.ahead.empty()) {
       watch_ahead(worker, kNever);
-    } else if (!is_stuck(worker)) {
-      watch_ahead(worker, worker.last_end + patience);
+    } else if (now - worker.last_end < patience_ms(worker)) {
+      watch_ahead(worker, worker.last_end + patience_ms(worker));
     } else {
-      watch_ahead(worker, now + patience);
-      take_back(worker);
+      watch_ahead(worker, now + patience_ms(worker));
+      any = take_back(worker) || any;
     }
   }
+  return any;
 }
 
 // As many as others could begin now, those first that would come last here. One that has begun all
 // the same is stopped.
-void Core::State::take_back(Worker& worker) {
+bool Core::State::take_back(Worker& worker) {
   constexpr int kLook = 16;
   int64_t free = 0;
   int looked = 0;
   const auto room = rooms.find("");
-  if (room == rooms.end()) return;
+  if (room == rooms.end()) return false;
   for (const auto& [negated_free, id] : room->second.by_free) {
     if (negated_free >= 0 || ++looked > kLook) break;
     if (id != worker.info.id) free -= negated_free;
@@ -107,6 +140,7 @@ void Core::State::take_back(Worker& worker) {
                       rank.open.size() > 1 ? RankState::running : RankState::waiting});
     send_stop(worker.info.id, key, EndReason::revoked);
   }
+  return !back.empty();
 }
 
 }  // namespace pesc::coordinator

@@ -377,17 +377,18 @@ void Core::State::add_lease(Worker& worker, const AttemptKey& key, const JobSpec
   add_use(worker.capacity(), worker.use, lease.claim, spec.resources);
   // After a restore its size is not known yet; nor is what it runs, and so all count as running.
   if (runs || worker.info.cpus_milli == 0 || free_for(worker) >= int64_t(lease.cpus_milli)) {
+    if (worker.used_milli == 0) worker.last_end = now;
     worker.used_milli += lease.cpus_milli;
     use_cpus(key, lease.cpus_milli);
     not_ahead(key);
   } else {
-    ++jobs.at(key.job).ahead_leases;
+    count_ahead(jobs.at(key.job), true);
     lease.ahead = worker.next_ahead++;
     worker.ahead.emplace(lease.ahead, key);
     worker.ahead_milli += lease.cpus_milli;
     if (worker.ahead_at == kNever) {
       worker.last_end = now;
-      watch_ahead(worker, now + TimeMs(config.prefetch_patience_ms));
+      watch_ahead(worker, now + patience_ms(worker));
     }
   }
   worker.leases.insert_or_assign(key, lease);
@@ -406,7 +407,7 @@ void Core::State::drop_lease(Worker& worker, const AttemptKey& key) {
   if (lease.ahead != 0) {
     worker.ahead.erase(lease.ahead);
     worker.ahead_milli -= lease.cpus_milli;
-    --jobs.at(key.job).ahead_leases;
+    count_ahead(jobs.at(key.job), false);
   } else {
     worker.used_milli -= lease.cpus_milli;
     use_cpus(key, -int64_t(lease.cpus_milli));
@@ -429,7 +430,7 @@ void Core::State::promote(Worker& worker) {
     worker.used_milli += lease.cpus_milli;
     use_cpus(key, lease.cpus_milli);
     lease.ahead = 0;
-    --jobs.at(key.job).ahead_leases;
+    count_ahead(jobs.at(key.job), false);
     not_ahead(key);
   }
 }
@@ -448,7 +449,7 @@ void Core::State::not_ahead(const AttemptKey& key) {
 // on, though there may be no room for it now.
 void Core::State::recount(Worker& worker) {
   const std::map<AttemptKey, Lease> leases = std::exchange(worker.leases, {});
-  for (const auto& [number, key] : worker.ahead) --jobs.at(key.job).ahead_leases;
+  for (const auto& [number, key] : worker.ahead) count_ahead(jobs.at(key.job), false);
   for (const auto& [key, lease] : leases) {
     if (lease.ahead == 0) use_cpus(key, -int64_t(lease.cpus_milli));
   }

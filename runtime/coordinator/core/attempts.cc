@@ -78,6 +78,7 @@ void Core::State::finished(WorkerId worker, const AttemptKey& key, AttemptOutcom
   const bool is_lost = lost != rank.lost.end() && lost->worker == worker;
   if (!is_open && !is_lost && !(job->gang && job->gang->verdict)) return;
   if (is_open) fill_duration(*open, outcome);
+  if (is_open) hear_lag(*open, outcome);
   outcome.saved_ms = std::min(outcome.duration_ms, saved_ms(rank, key.attempt));
   if (!is_open && !is_lost) {
     if (rank.last_worker == worker) hear_end(*job, rank, key, std::move(outcome));

@@ -30,7 +30,9 @@ void Core::plant(PlantedBug bug) {
 }
 #endif
 
-// An event that renews a lease comes before the clock that would end it.
+// An event that renews a lease comes before the clock that would end it; so does one that tells of
+// the ends of what would be taken back. What several events make room for is placed at once, after
+// the last of them: so a worker is told of all its leases by one message.
 Step Core::State::step(const Event& event, TimeMs at, bool more) {
   if (restoring) finish_restore(at);
   now = std::max(now, at);
@@ -41,16 +43,23 @@ Step Core::State::step(const Event& event, TimeMs at, bool more) {
   std::visit([this](const auto& e) { on(e); }, event);
   settle_after_restore();
   settle_limits(std::holds_alternative<TimerFired>(event));
+  const bool places = !more || std::holds_alternative<TimerFired>(event);
   if (!more) expire_leases();
   end_limits();
   settle_verdicts();
   release_backoffs();
   release_asides();
   release_gpu_asides();
-  take_back_aheads();
-  place();
-  try_seconds();
-  flush();
+  if (places) {
+    place();
+    // Not while others wait for placement: what is free is theirs.
+    if (!more && !placement_due && take_back_aheads()) place();
+    try_seconds();
+    send_updates();
+  } else {
+    placement_due = true;
+  }
+  say_changed();
   return std::exchange(out, {});
 }
 
@@ -86,9 +95,12 @@ void Core::State::send_stop(WorkerId id, const AttemptKey& key, EndReason reason
   }
 }
 
-void Core::State::flush() {
+void Core::State::send_updates() {
   for (auto& [session, update] : updates) out.actions.emplace_back(std::move(update));
   updates.clear();
+}
+
+void Core::State::say_changed() {
   for (JobId id : changed) {
     if (Job* job = find_job(id)) job->changed = false;
     out.actions.emplace_back(std::in_place_type<JobChanged>, JobChanged{id});

@@ -36,8 +36,11 @@ struct CoreConfig {
   uint64_t prefetch_below_ms = 500;
   uint64_t prefetch_for_ms = 200;
   uint32_t prefetch_most = 64;
+  // By all workers together: what ends is heard of in less than the patience below, however many
+  // there are.
+  uint32_t prefetch_total = 65'536;
   // What was leased ahead and still waits when nothing has ended there for this long goes to
-  // another worker that has room.
+  // another worker that has room. Longer while the coordinator is behind with what it is told.
   uint64_t prefetch_patience_ms = 1'000;
   // A job is stopped early when this many first attempts have failed within a second of their
   // start and their standard error named an argument that PESC added, and none succeeded.
@@ -444,8 +447,9 @@ class Core {
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
 
-  // `more`: other events have come by `now` too, and are stepped next. No lease ends before the
-  // last of them: it may be what renews it.
+  // `more`: other events have come by `now` too, and are stepped next. No lease ends and nothing is
+  // taken back before the last of them: it may be what renews it. Nor is anything placed, but by
+  // TimerFired, which is due then.
   Step step(const Event& event, TimeMs now, bool more = false);
   // When TimerFired must be stepped at the latest; nothing: no need.
   std::optional<TimeMs> next_deadline() const;

@@ -220,8 +220,12 @@ std::string Core::State::check_shares() const {
 }
 
 std::string Core::State::check_queues() const {
-  size_t queued = 0, listed = 0, indexed = 0;
-  for (const auto& [id, job] : jobs) queued += job.queue != nullptr;
+  size_t queued = 0, listed = 0, indexed = 0, ahead = 0;
+  for (const auto& [id, job] : jobs) {
+    queued += job.queue != nullptr;
+    ahead += job.ahead_leases;
+  }
+  if (ahead != ahead_total) return "what is leased ahead does not add up";
   for (const auto& [demand, queue] : queues) {
     if (queue.owners.empty()) return "an empty queue is kept";
     for (const auto& [key, jobs_of_owner] : queue.owners) {
@@ -252,6 +256,12 @@ std::string Core::State::check_queues() const {
   for (const auto& [id, worker] : workers) indexed += worker.indexed;
   auto all = rooms.find("");
   if ((all == rooms.end() ? 0 : all->second.by_free.size()) != indexed) return "the index differs";
+  for (const auto& [name, room] : rooms) {
+    int64_t free = 0, cpus = 0;
+    for (const auto& [negated_free, id] : room.by_free) free += std::max<int64_t>(-negated_free, 0);
+    for (const auto& [load, id] : room.by_load) cpus += workers.at(id).info.cpus_milli;
+    if (free != room.free_milli || cpus != room.load_milli) return "a room's sums differ";
+  }
   return sessions.size() <= workers.size() ? "" : "more sessions than workers";
 }
 

@@ -9,6 +9,7 @@ namespace pesc::coordinator {
 
 void Core::State::place() {
   placement_due = false;
+  being_filled = {};
   uint32_t budget = std::max<uint32_t>(config.max_placements_per_step, 1);
   if (reservation.job != nullptr) renew_reservation();
   for (;;) {
@@ -64,10 +65,40 @@ Core::State::Choice Core::State::choose_rank(Job& job, const Demand& demand) {
                          rooms.at(demand.room).by_free.size() > 1;
   if (ready.worker != nullptr && !elsewhere) return ready;
   if (job.ranks.unclaimed() > 0) {
-    return {job.ranks.next_unclaimed(), choose_worker(demand, WorkerId())};
+    return {job.ranks.next_unclaimed(), choose_for_new(job, demand)};
   }
-  if (job.ranks.fresh() > 0) return {job.ranks.started(), choose_worker(demand, WorkerId())};
+  if (job.ranks.fresh() > 0) return {job.ranks.started(), choose_for_new(job, demand)};
   return ready;
+}
+
+// A rank of which nothing is known. While there are so many that they fill up all the others as
+// well, one worker is filled after the other: it comes to the same, and each is told by one
+// message.
+Worker* Core::State::choose_for_new(const Job& job, const Demand& demand) {
+  if (Worker* last = find_worker(being_filled.worker); last && goes_on(*last, job, demand))
+    return last;
+  Worker* worker = choose_worker(demand, WorkerId());
+  being_filled = {};
+  if (worker == nullptr) return nullptr;
+  being_filled.worker = worker->info.id;
+  if (const auto& loads = rooms.at(demand.room).by_load; !loads.empty()) {
+    being_filled.load = loads.begin()->first;
+  }
+  return worker;
+}
+
+// Ahead of time only up to half of each one's share: by then some have ended theirs sooner.
+bool Core::State::goes_on(const Worker& worker, const Job& job, const Demand& demand) const {
+  const auto room = rooms.find(demand.room);
+  const int64_t cpus = demand.need.cpus_milli;
+  if (room == rooms.end() || !worker.indexed || !has_room(worker, demand)) return false;
+  const int64_t waiting = int64_t(job.ranks.unclaimed() + job.ranks.fresh()) * cpus;
+  const int64_t beyond = waiting - room->second.free_milli;
+  if (beyond < 0) return false;
+  if (unreserved(worker) >= cpus) return true;
+  const int64_t rounds = beyond / std::max<int64_t>(2 * room->second.load_milli, 1);
+  const int64_t least = being_filled.load / 1000;
+  return worker.ahead_load() < std::min<int64_t>(least + rounds, demand.ahead) * 1000;
 }
 
 // Of those that were tried. One that needs its GPUs for itself may have to wait longer than others.
@@ -272,6 +303,12 @@ void Core::State::dequeue(Job& job) {
   if (queue.owners.empty()) queues.erase(Demand(queue.demand));
 }
 
+template <typename F>
+void Core::State::for_rooms_of(const Worker& worker, const F& each) {
+  each(rooms[""]);
+  if (!worker.indexed_room.empty()) each(rooms[worker.indexed_room]);
+}
+
 void Core::State::reindex(Worker& worker) {
   if (restoring) return;
   if (!worker.takes_leases()) return unindex(worker);
@@ -285,17 +322,14 @@ void Core::State::reindex(Worker& worker) {
     worker.indexed_free = free;
     worker.indexed_load = load;
     worker.indexed_room = worker.info.room;
-    rooms[""].by_free.insert({-free, worker.info.id});
-    if (!worker.indexed_room.empty()) {
-      rooms[worker.indexed_room].by_free.insert({-free, worker.info.id});
-    }
     worker.in_load_index = !is_stuck(worker);
-    if (worker.in_load_index) {
-      rooms[""].by_load.insert({load, worker.info.id});
-      if (!worker.indexed_room.empty()) {
-        rooms[worker.indexed_room].by_load.insert({load, worker.info.id});
-      }
-    }
+    for_rooms_of(worker, [&](RoomIndex& room) {
+      room.by_free.insert({-free, worker.info.id});
+      room.free_milli += std::max<int64_t>(free, 0);
+      if (!worker.in_load_index) return;
+      room.by_load.insert({load, worker.info.id});
+      room.load_milli += worker.info.cpus_milli;
+    });
   }
   if (back) {
     for (auto& [demand, queue] : queues) queue.impossible = queue.nowhere = false;
@@ -317,20 +351,23 @@ void Core::State::leave_index(Worker& worker) {
   if (!worker.indexed) return;
   leave_load_index(worker);
   worker.indexed = false;
-  const auto remove = [&](const std::string& name) {
-    auto room = rooms.find(name);
-    room->second.by_free.erase({-worker.indexed_free, worker.info.id});
-    if (room->second.by_free.empty()) rooms.erase(room);
-  };
-  remove("");
-  if (!worker.indexed_room.empty()) remove(worker.indexed_room);
+  for_rooms_of(worker, [&](RoomIndex& room) {
+    room.by_free.erase({-worker.indexed_free, worker.info.id});
+    room.free_milli -= std::max<int64_t>(worker.indexed_free, 0);
+  });
+  for (const std::string& name : {std::string(), worker.indexed_room}) {
+    if (const auto room = rooms.find(name); room != rooms.end() && room->second.by_free.empty()) {
+      rooms.erase(room);
+    }
+  }
 }
 
 void Core::State::leave_load_index(Worker& worker) {
   if (!std::exchange(worker.in_load_index, false)) return;
-  rooms.at("").by_load.erase({worker.indexed_load, worker.info.id});
-  if (worker.indexed_room.empty()) return;
-  rooms.at(worker.indexed_room).by_load.erase({worker.indexed_load, worker.info.id});
+  for_rooms_of(worker, [&](RoomIndex& room) {
+    room.by_load.erase({worker.indexed_load, worker.info.id});
+    room.load_milli -= worker.info.cpus_milli;
+  });
 }
 
 void Core::State::unblock(const Worker& worker) {

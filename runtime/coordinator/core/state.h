@@ -280,7 +280,9 @@ struct Worker {
   bool probation = false;       // one attempt at a time, until one does well
   uint64_t session = 0, updates = 0, finished = 0, next_ahead = 1;
   TimeMs last_seen = 0;
-  TimeMs last_end = 0;       // of an attempt, or when the first one was leased ahead
+  // Of an attempt; or when it had nothing and was given something, or the first one ahead of time.
+  TimeMs last_end = 0;
+  TimeMs lag_ms = 0;  // by how much later than they came about its ends were heard of, of late
   TimeMs ahead_at = kNever;  // what is leased ahead is looked at; kNever: nothing is
   TimeMs ran_until = 0;  // last known to be there: its last report, or the end of its connection
   TimeMs deadline = kNever;  // all its leases expire; kNever: not armed
@@ -331,6 +333,14 @@ struct Worker {
 struct RoomIndex {
   std::set<std::pair<int64_t, WorkerId>> by_free;  // negated free cpus
   std::set<std::pair<int64_t, WorkerId>> by_load;  // ahead_load(), where nothing is stuck
+  int64_t free_milli = 0;                          // of all that have any
+  int64_t load_milli = 0;                          // cpus of those in by_load
+};
+
+// The worker that was given a new rank last, in a round of placement.
+struct BeingFilled {
+  WorkerId worker;   // none: WorkerId()
+  int64_t load = 0;  // the least ahead_load() of all when it was chosen
 };
 
 // Whose turn it is: who has the fewest cpus in use, and of equals who was served least recently.
@@ -373,6 +383,7 @@ struct Core::State {
   std::map<WorkerId, Worker> workers;
   std::map<uint64_t, WorkerId> sessions;  // current ones only
   std::set<std::pair<TimeMs, WorkerId>> deadlines;
+  std::pair<TimeMs, WorkerId> looked_late{};  // the first of them, when all were looked at last
   std::set<Backoff> backoffs;
   std::set<std::pair<TimeMs, WorkerId>> asides;  // workers that are set aside, until then
   std::set<std::tuple<TimeMs, WorkerId, std::string>> gpu_asides;
@@ -382,6 +393,9 @@ struct Core::State {
   std::set<std::pair<TimeMs, WorkerId>> aheads;  // workers with leases ahead, when to look next
   std::set<JobId> unlimited;  // after a restore: their limit counts from a wall time not known yet
   TimeMs restored_at = 0;
+  uint32_t ahead_total = 0;                // leases ahead, of all jobs
+  TimeMs lag_ms = 0;                       // Worker::lag_ms, of those heard of late
+  TimeMs heard_lag_ms = 0;                 // of the report that is being heard
   std::map<std::string, RoomIndex> rooms;  // "": all workers
   std::map<Digest, Learned> learned;       // by program_key
   std::map<Demand, DemandQueue> queues;
@@ -397,7 +411,7 @@ struct Core::State {
 
   // ---- one step ----
   Step out;
-  std::map<uint64_t, SendUpdate> updates;  // by session
+  std::map<uint64_t, SendUpdate> updates;  // by session; of several steps, while events wait
   std::vector<JobId> changed;
   std::vector<std::pair<WorkerId, FinishedAttempt>> late;  // a planted bug's
   std::optional<AttemptKey> reporting;                     // whose end is being reported
@@ -407,7 +421,8 @@ struct Core::State {
   void touch(Job& job);
   SendUpdate& update_for(Worker& worker);
   void send_stop(WorkerId worker, const AttemptKey& key, EndReason reason);
-  void flush();
+  void send_updates();
+  void say_changed();
   std::optional<TimeMs> next_deadline() const;
   Job* find_job(JobId id);
   Worker* find_worker(WorkerId id);
@@ -551,7 +566,10 @@ struct Core::State {
     Worker* worker = nullptr;
     bool gpu_alone = false;
   };
+  BeingFilled being_filled;
   Choice choose_rank(Job& job, const Demand& demand);
+  Worker* choose_for_new(const Job& job, const Demand& demand);
+  bool goes_on(const Worker& worker, const Job& job, const Demand& demand) const;
   Choice choose_ready(Job& job, const Demand& demand);
   Worker* choose_worker(const Demand& demand, WorkerId avoid);
   Worker* choose_free(const RoomIndex& room, const Demand& demand, WorkerId avoid);
@@ -574,6 +592,8 @@ struct Core::State {
   void dequeue(Job& job);
   void reindex(Worker& worker);
   void unindex(Worker& worker);
+  template <typename F>
+  void for_rooms_of(const Worker& worker, const F& each);
   void leave_index(Worker& worker);
   void leave_load_index(Worker& worker);
   void unblock(const Worker& worker);
@@ -592,10 +612,14 @@ struct Core::State {
   uint32_t times_ahead(const Job& job) const;
   Worker* choose_ahead(RoomIndex& room, const Demand& demand, WorkerId avoid);
   bool may_go_ahead(const Worker& worker, const Demand& demand) const;
+  TimeMs patience_ms(const Worker& worker) const;
   bool is_stuck(const Worker& worker) const;
+  void hear_lag(const OpenAttempt& open, const AttemptOutcome& outcome);
+  void note_lag(Worker& worker);
+  void count_ahead(Job& job, bool more);
   void watch_ahead(Worker& worker, TimeMs at);
-  void take_back_aheads();
-  void take_back(Worker& worker);
+  bool take_back_aheads();  // whether anything was
+  bool take_back(Worker& worker);
 
   // ---- gangs.cc ----
   void gang_ended(Job& job, const AttemptKey& key, AttemptOutcome outcome);

@@ -143,6 +143,7 @@ void Core::State::on(const WorkerReported& event) {
     }
     answer.acknowledged.push_back(report.key);
   }
+  if (!event.finished.empty()) note_lag(worker);
   if (event.gpus) hear_gpus(worker, *event.gpus);
   worker.measured = event.measured;
   for (const AttemptProgress& progress : event.progress) take_progress(worker, progress);
@@ -280,11 +281,13 @@ void Core::State::forgive_absence() {
   const TimeMs late_ms = now - deadlines.begin()->first;
   if (late_ms <= kLateMs) return;
   const bool long_away = late_ms > TimeMs(config.lease_ms);
+  if (!long_away && *deadlines.begin() == looked_late) return;  // nobody is left to forgive
   for (auto& [id, worker] : workers) {
     if (worker.deadline == kNever || (worker.forgiven && !long_away)) continue;
     worker.forgiven = true;
     arm(worker, now + TimeMs(config.lease_ms));
   }
+  looked_late = *deadlines.begin();
 }
 
 }  // namespace pesc::coordinator

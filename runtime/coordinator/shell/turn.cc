@@ -6,8 +6,10 @@
 namespace pesc::coordinator {
 namespace {
 
-// A turn ends after this many events, that a flood does not make one endless transaction…
+// A turn ends after this many events or records, that a flood does not make one endless
+// transaction: nobody is told anything before its end…
 constexpr size_t kMaxEvents = 4096;
+constexpr size_t kMaxRecords = 8192;
 // …and after this many rounds of placement, that heartbeats never wait for it.
 constexpr int kMaxTimerSteps = 8;
 constexpr uint64_t kFirstRestoreDelayMs = 1'000;
@@ -69,13 +71,16 @@ void Turn::schedule() {
 void Turn::run() {
   scheduled_ = false;
   if (committing_ || !health_.ok()) return;
-  for (size_t i = 0; i < kMaxEvents && !queue_.empty(); ++i) {
+  // All that had come by then has been stepped: others have come since, but that goes on for ever.
+  if (stepped_ >= awaited_) awaited_ = posted_;
+  for (size_t i = 0; i < kMaxEvents && batch_.records.size() < kMaxRecords && !queue_.empty();
+       ++i) {
     const Event event = std::move(queue_.front());
     queue_.pop_front();
     ++stepped_;
-    step(event, i + 1 < kMaxEvents && !queue_.empty());
+    step(event, !queue_.empty());
   }
-  step_timers();
+  step_timers(stepped_ < awaited_);
   batch_.sync_blobs = std::any_of(batch_.records.begin(), batch_.records.end(), names_blob);
   if (batch_.records.empty()) {
     release();
@@ -93,13 +98,13 @@ void Turn::step(const Event& event, bool more) {
 }
 
 // The core leaves placement that is more than one step's worth to a timer that is due at once.
-void Turn::step_timers() {
+void Turn::step_timers(bool more) {
   for (int i = 0; i < kMaxTimerSteps; ++i) {
     const std::optional<TimeMs> deadline = core_->next_deadline();
     const bool due = deadline && *deadline <= host_.now();
     if (!due && !timer_due_) return;
     timer_due_ = false;
-    if (due) step(TimerFired{host_.wall_ms()});
+    if (due) step(TimerFired{host_.wall_ms()}, more);
   }
 }
 

@@ -69,8 +69,8 @@ class Turn {
   Core& core() { return *core_; }
 
  private:
-  void step(const Event& event, bool more = false);
-  void step_timers();
+  void step(const Event& event, bool more);
+  void step_timers(bool more);
   void release();
   void fail(const absl::Status& status);
   void when_done(uint64_t events, std::function<void(const absl::Status&)> done);
@@ -85,6 +85,7 @@ class Turn {
   std::vector<Action> actions_;
   std::vector<uint64_t> requests_;  // of the batch
   uint64_t posted_ = 0, stepped_ = 0;
+  uint64_t awaited_ = 0;  // no worker is given up before so many are stepped
   struct Waiting {
     uint64_t events;
     std::function<void(const absl::Status&)> done;
