@@ -324,7 +324,6 @@ void Keeper::arm_watch() {
 // Only those that have ended are announced: that others run by now is told when it is looked at, or
 // with their own end.
 void Keeper::reap() {
-  note_started();
   bool orphans = false;
   for (;;) {
     int status = 0;
@@ -350,9 +349,14 @@ void Keeper::on_shim_gone(pid_t shim, bool clean) {
     if (next != 0) shims_.emplace(next, std::move(attempt));
     return;
   }
-  if (!attempt->announced) note_started();
+  conclude(attempt, clean);
+}
+
+void Keeper::conclude(const std::shared_ptr<Attempt>& attempt, bool clean) {
+  const bool was_starting = !attempt->announced;
+  announce(attempt);
   attempt->on_ended(clean);
-  if (!attempt->announced) std::erase(starting_, attempt);
+  if (was_starting) std::erase(starting_, attempt);
 }
 
 void Keeper::await_ended() {
@@ -371,9 +375,7 @@ void Keeper::look_at_ended() {
     if (found == shims_.end()) continue;
     std::shared_ptr<Attempt> attempt = std::move(found->second);
     shims_.erase(found);
-    if (!attempt->announced) note_started();
-    attempt->on_ended(true);
-    if (!attempt->announced) std::erase(starting_, attempt);
+    conclude(attempt, true);
     around_.shims.keep(shim);
   }
 }

@@ -81,6 +81,7 @@ class Keeper {
   void look_for_started();
   void note_started();
   void announce(const std::shared_ptr<Attempt>& attempt);
+  void conclude(const std::shared_ptr<Attempt>& attempt, bool clean);
   void reap();
   void on_shim_gone(pid_t shim, bool clean);
   void await_ended();
