@@ -11,11 +11,13 @@
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <system_error>
 
 #include "blob/files.h"
 #include "blob/hash.h"
 #include "blob/pack.h"
+#include "blob/write_behind.h"
 #include "model/contract.h"
 #include "runtime/common/state_dir.h"
 
@@ -38,29 +40,32 @@ class OutputSink {
   explicit OutputSink(std::string file) : file_(std::move(file)) {}
 
   absl::Status add(std::string_view bytes) {
-    hasher_.update(bytes);
-    if (!fd_ && memory_.size() + bytes.size() <= kInlineOutputBytes) {
+    if (!behind_ && memory_.size() + bytes.size() <= kInlineOutputBytes) {
       memory_.append(bytes);
       return absl::OkStatus();
     }
-    if (!fd_) {
+    if (!behind_) {
       ::unlink(file_.c_str());
-      fd_ = blob::Fd(::open(file_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-      if (!fd_) return common::errno_status(errno, "make", file_);
-      absl::Status written = blob::write_all(fd_.get(), memory_, file_);
-      if (!written.ok()) return written;
+      blob::Fd fd(::open(file_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+      if (!fd) return common::errno_status(errno, "make", file_);
+      behind_.emplace(std::move(fd), file_);
+      if (absl::Status begun = behind_->append(memory_); !begun.ok()) return begun;
       memory_ = std::string();
     }
-    return blob::write_all(fd_.get(), bytes, file_);
+    return behind_->append(bytes);
   }
 
-  PackedOutput finish() {
+  absl::StatusOr<PackedOutput> finish() {
     PackedOutput output;
-    output.blob.size_bytes = hasher_.size_bytes();
-    output.blob.digest = hasher_.finish();
-    if (fd_) {
+    if (behind_) {
+      absl::StatusOr<BlobRef> written = behind_->finish();
+      if (!written.ok()) return written.status();
+      output.blob = *written;
       output.file = file_;
     } else {
+      blob::Hasher hasher;
+      hasher.update(memory_);
+      output.blob = {hasher.finish(), memory_.size()};
       output.bytes = std::move(memory_);
     }
     return output;
@@ -69,8 +74,7 @@ class OutputSink {
  private:
   const std::string file_;
   std::string memory_;
-  blob::Fd fd_;
-  blob::Hasher hasher_;
+  std::optional<blob::WriteBehind> behind_;
 };
 
 bool matches_any(const std::vector<std::string>& globs, const std::string& path) {
@@ -213,8 +217,12 @@ absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
       ::unlink(order.outbox_file.c_str());
       return report.status();
     }
-    PackedOutput output = sink.finish();
-    output.uncollected = std::move(report->uncollected);
+    absl::StatusOr<PackedOutput> output = sink.finish();
+    if (!output.ok()) {
+      ::unlink(order.outbox_file.c_str());
+      return output.status();
+    }
+    output->uncollected = std::move(report->uncollected);
     return output;
   }
 }
