@@ -6,6 +6,7 @@
 
 #include "runtime/cli/cli.h"
 #include "runtime/cli/suggest.h"
+#include "runtime/common/memory.h"
 
 namespace pesc::cli {
 
@@ -104,6 +105,7 @@ int run_command_line(int argc, char** argv) {
 }  // namespace pesc::cli
 
 int main(int argc, char** argv) {
+  pesc::common::keep_freed_pieces();
   // A reader that went away (`pesc logs J | head`) is an error of the write, not a death by signal.
   signal(SIGPIPE, SIG_IGN);
   return pesc::cli::run_command_line(argc, argv);

@@ -10,6 +10,7 @@
 
 #include "rpc/log.h"
 #include "rpc/loop.h"
+#include "runtime/common/memory.h"
 #include "runtime/coordinator/shell/coordinator.h"
 #include "runtime/coordinator/shell/daemon_config.h"
 #include "runtime/coordinator/shell/revoke.h"
@@ -53,6 +54,7 @@ int serve(const DaemonConfig& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  pesc::common::keep_freed_pieces();
   umask(077);
   CLI::App app("The coordinator of PESC: keeps jobs and results, gives ranks to workers.");
   DaemonSettings flags;

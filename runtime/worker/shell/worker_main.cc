@@ -14,6 +14,7 @@
 #include "rpc/credentials.h"
 #include "rpc/log.h"
 #include "rpc/loop.h"
+#include "runtime/common/memory.h"
 #include "runtime/worker/containment/containment.h"
 #include "runtime/worker/shell/daemon_options.h"
 #include "runtime/worker/shell/run_as.h"
@@ -198,4 +199,7 @@ int worker_main(int argc, char** argv) {
 
 }  // namespace pesc::worker
 
-int main(int argc, char** argv) { return pesc::worker::worker_main(argc, argv); }
+int main(int argc, char** argv) {
+  pesc::common::keep_freed_pieces();
+  return pesc::worker::worker_main(argc, argv);
+}
