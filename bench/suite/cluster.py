@@ -18,16 +18,6 @@ def cpu_s(pid, children=False):
     return sum(int(fields[i]) for i in ((13, 14) if children else (11, 12))) / HZ
 
 
-def reapers_cpu_s(keeper):
-    """Of a keeper's ranks and their reapers: those that have ended, and the reapers that have not,
-    with what they have waited for."""
-    try:
-        live = pathlib.Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-    except OSError:
-        live = []
-    return cpu_s(keeper, True) + sum(cpu_s(pid) + cpu_s(pid, True) for pid in live)
-
-
 def memory_kib(pid, key="VmRSS"):
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(key + ":"):
@@ -168,4 +158,4 @@ class Cluster:
         return {"coordinator": cpu_s(self.coordinator.pid),
                 "workers": sum(cpu_s(each.pid) for each in self.workers),
                 "keepers": sum(cpu_s(pid) for pid in self.keepers),
-                "children": sum(reapers_cpu_s(pid) for pid in self.keepers)}
+                "children": sum(cpu_s(pid, True) for pid in self.keepers)}

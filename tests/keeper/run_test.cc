@@ -191,23 +191,5 @@ TEST_F(KeeperRun, ManyAtOnceEachWithItsOwnOutput) {
   EXPECT_EQ(kept.started.size(), 200u);
 }
 
-// What runs for a while, and all that it has started, goes before daemons when memory runs out.
-TEST_F(KeeperRun, WhatLastsVolunteersWhenMemoryRunsOut) {
-  const std::string fifo = make_fifo();
-  const LaunchRequest start = act("leave_daemon", {fifo});
-  Kept kept(directory.path());
-  kept.keeper->start(start);
-  const pid_t pid = kept.wait_ready(start.key, fifo);
-  const pid_t daemon = std::stoi(kept.read_output(start.key).data);
-  for (const pid_t each : {pid, daemon}) {
-    const std::string file = "/proc/" + std::to_string(each) + "/oom_score_adj";
-    // The kernel tells nobody; each round waits for an answer of the keeper.
-    while (read_file(file) != "500\n") kept.read_output(start.key);
-  }
-  EXPECT_NE(read_file("/proc/" + std::to_string(parent_of(pid)) + "/oom_score_adj"), "500\n");
-  kept.keeper->stop(start.key, EndReason::cancelled, 0);
-  kept.wait_exit(start.key);
-}
-
 }  // namespace
 }  // namespace pesc::worker

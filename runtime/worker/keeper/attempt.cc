@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <new>
 #include <utility>
 
 #include "runtime/worker/keeper/explain.h"
@@ -17,6 +19,8 @@ namespace {
 
 using std::chrono::duration_cast;
 using std::chrono::milliseconds;
+
+constexpr size_t kSlotsKept = 128;
 
 int64_t unix_ms() {
   return duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -51,6 +55,29 @@ std::string path_in(const std::string& directory, const char* name) {
 
 }  // namespace
 
+SlotPool::~SlotPool() {
+  for (Slot* slot : free_) ::munmap(slot, sizeof(Slot));
+}
+
+Slot* SlotPool::take() {
+  if (!free_.empty()) {
+    Slot* slot = free_.back();
+    free_.pop_back();
+    return slot;
+  }
+  void* memory = ::mmap(nullptr, sizeof(Slot), PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return memory == MAP_FAILED ? nullptr : new (memory) Slot;
+}
+
+void SlotPool::give_back(Slot* slot) {
+  if (free_.size() < kSlotsKept) {
+    free_.push_back(slot);
+  } else {
+    ::munmap(slot, sizeof(Slot));
+  }
+}
+
 Attempt::Attempt(Surroundings& around, protocol::keeper::Start::Reader start, Finished finished)
     : around_(around),
       finished_(std::move(finished)),
@@ -77,7 +104,10 @@ Attempt::Attempt(Surroundings& around, protocol::keeper::Start::Reader start, Fi
                                           path_in(spill, "stderr"), output_limit_, complaint);
 }
 
-Attempt::~Attempt() { leave_containment(false); }
+Attempt::~Attempt() {
+  leave_containment(false);
+  release_slot();
+}
 
 bool Attempt::open_pipes() {
   int reader = -1;
@@ -103,25 +133,14 @@ pid_t Attempt::launch() {
   plan.open_files = around_.open_files;
   around_.oom.look(Clock::now());
   enter_containment();
-  return give_to_shim();
-}
-
-bool Attempt::not_taken() const {
-  return slot_ != nullptr && !stop_reason_ && slot_->report.phase.load() == Phase::handed;
-}
-
-pid_t Attempt::launch_again() {
-  slot_ = nullptr;
-  shim_ = 0;
-  return give_to_shim();
-}
-
-pid_t Attempt::give_to_shim() {
-  LaunchPlan& plan = plan_->plan;
-  plan.stdout_fd = plan.stderr_fd = -1;
   long result = 0;
   if (!open_pipes()) result = -errno;
-  if (result == 0) result = around_.shims.start(plan, slot_);
+  slot_ = result == 0 ? around_.slots.take() : nullptr;
+  if (slot_ != nullptr) {
+    result = start_shim(plan, *slot_);
+  } else if (result == 0) {
+    result = -ENOMEM;
+  }
   if (plan.stdout_fd >= 0) ::close(plan.stdout_fd);
   if (plan.stderr_fd >= 0) ::close(plan.stderr_fd);
   if (result < 0) {
@@ -163,7 +182,6 @@ void Attempt::tell_to_end() {
 void Attempt::note_lasting() {
   if (state_ != State::running) return;
   if (limits_.cpus_milli != 0 || limits_.idle) enter_late();
-  volunteer_for_oom();
   output_->watch();
   error_->watch();
 }
@@ -217,12 +235,9 @@ void Attempt::stop(EndReason reason, std::string detail, milliseconds grace) {
   arm(grace, &Attempt::end_tree);
 }
 
-void Attempt::end_tree() {
-  slot_->report.end_now.store(1);
-  ::kill(shim_, kEndTreeSignal);
-}
+void Attempt::end_tree() { ::kill(shim_, kEndTreeSignal); }
 
-void Attempt::on_ended(bool clean) {
+void Attempt::on_shim_gone(bool clean) {
   end_.duration_ms = static_cast<uint64_t>(elapsed().count());
   timer_.reset();
   full_pace();
@@ -267,7 +282,7 @@ void Attempt::conclude(bool clean) {
     blame_memory(!clean);
   }
   leave_containment(clean && report.stuck == 0);
-  slot_ = nullptr;
+  release_slot();
   plan_.reset();
 }
 
@@ -297,6 +312,12 @@ void Attempt::refuse(EndReason reason, std::string detail) {
   leave_containment(true);
   plan_.reset();
   if (finished) finished(*this);
+}
+
+void Attempt::release_slot() {
+  if (slot_ == nullptr) return;
+  around_.slots.give_back(slot_);
+  slot_ = nullptr;
 }
 
 }  // namespace pesc::keeper

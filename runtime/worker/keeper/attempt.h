@@ -20,15 +20,25 @@
 #include "runtime/worker/keeper/oom_watch.h"
 #include "runtime/worker/keeper/output_stream.h"
 #include "runtime/worker/keeper/plan.h"
-#include "runtime/worker/keeper/shim_pool.h"
 
 namespace pesc::keeper {
+
+// Memory of shims, kept for use by later ones.
+class SlotPool {
+ public:
+  ~SlotPool();
+  Slot* take();  // null: no memory
+  void give_back(Slot* slot);
+
+ private:
+  std::vector<Slot*> free_;
+};
 
 // What an attempt needs of the process it lives in.
 struct Surroundings {
   asio::io_context& io;
   SpillThread spill;
-  ShimPool shims;
+  SlotPool slots;
   bool restore_limit = false;  // the keeper has raised its own limit of open files
   rlimit open_files{};
   OomWatch oom;
@@ -53,19 +63,16 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   Attempt(Surroundings& around, protocol::keeper::Start::Reader start, Finished finished);
   ~Attempt();
 
-  // Gives it to a shim: whose process id, or 0 when that failed (then `finished` has been called).
+  // Makes the shim; its process id, or 0 when that failed (then `finished` has been called).
   pid_t launch();
-  // Its shim was killed before it had it: it can be launched again.
-  bool not_taken() const;
-  pid_t launch_again();
   // True once the program runs (or has run).
   bool is_up() const;
   // It runs on: not every program does.
   void note_lasting();
   void take_output_now();
   void stop(EndReason reason, std::string detail, std::chrono::milliseconds grace);
-  // Everything below the shim has ended, unless it was killed (`clean` false).
-  void on_ended(bool clean);
+  // The shim has ended, and with it everything below it, unless it was killed (`clean` false).
+  void on_shim_gone(bool clean);
   // Ends an attempt that was never started.
   void refuse(EndReason reason, std::string detail);
 
@@ -95,7 +102,6 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   using Clock = std::chrono::steady_clock;
   enum class State { fresh, running, draining, finished };
 
-  pid_t give_to_shim();
   bool open_pipes();
   void arm_limit();
   void arm(std::chrono::milliseconds after, void (Attempt::*action)());
@@ -104,13 +110,11 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   void tell_to_end();
   void conclude(bool clean);
   void conclude_wait_status(int status);
+  void release_slot();
 
   // ---- attempt_limits.cc
   void enter_containment();
-  template <typename Do>
-  void for_each_process(Do action);
   void enter_late();
-  void volunteer_for_oom();
   void leave_containment(bool clean);
   void measure();
   void blame_memory(bool killed);

@@ -26,7 +26,6 @@ constexpr milliseconds kShort{1'000};
 constexpr milliseconds kMeasured{50};
 // One user's processes count together, whatever rank they are of.
 constexpr uint64_t kMaxUserProcesses = 16'384;
-constexpr const char* kOomScoreAdjust = "500";
 
 pid_t* scratch_pids() {
   static pid_t pids[kTreeCapacity];
@@ -113,36 +112,23 @@ void Attempt::enter_containment() {
   }
 }
 
-// What it starts from then on inherits what is done to it; what it starts meanwhile is found by
-// another look.
-template <typename Do>
-void Attempt::for_each_process(Do action) {
-  constexpr int kLooks = 4;
-  std::vector<pid_t> done;
-  for (int look = 0; look < kLooks; ++look) {
-    const long count = collect_tree(shim_, scratch_pids(), kTreeCapacity);
-    const size_t before = done.size();
-    for (const pid_t pid : std::span(scratch_pids(), static_cast<size_t>(count))) {
-      if (std::find(done.begin(), done.end(), pid) != done.end()) continue;
-      done.push_back(pid);
-      action(pid);
-    }
-    if (done.size() == before) return;
-  }
-}
-
+// What they start from then on is in it as well; what they start meanwhile is found by another
+// look.
 void Attempt::enter_late() {
   if (entered_late_ || !contained() || group_->late_procs().empty()) return;
   entered_late_ = true;
-  for_each_process([this](pid_t pid) { write_text(group_->late_procs(), std::to_string(pid)); });
-}
-
-// When memory runs out, ranks go before daemons. What ends before it has done anything is not worth
-// what that costs: two files of /proc are made for it and thrown away.
-void Attempt::volunteer_for_oom() {
-  for_each_process([](pid_t pid) {
-    write_text("/proc/" + std::to_string(pid) + "/oom_score_adj", kOomScoreAdjust);
-  });
+  constexpr int kLooks = 4;
+  std::vector<pid_t> entered;
+  for (int look = 0; look < kLooks; ++look) {
+    const long count = collect_tree(shim_, scratch_pids(), kTreeCapacity);
+    const size_t before = entered.size();
+    for (const pid_t pid : std::span(scratch_pids(), static_cast<size_t>(count))) {
+      if (std::find(entered.begin(), entered.end(), pid) != entered.end()) continue;
+      entered.push_back(pid);
+      write_text(group_->late_procs(), std::to_string(pid));
+    }
+    if (entered.size() == before) return;
+  }
 }
 
 void Attempt::leave_containment(bool clean) {

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <asio/buffer.hpp>
 #include <utility>
 
 #include "runtime/worker/keeper/messages.h"
@@ -26,8 +25,6 @@ constexpr milliseconds kLookForStarted{20};
 constexpr milliseconds kGraceAfterParent{1'000};
 constexpr milliseconds kGraceAtSigterm{10'000};
 constexpr milliseconds kFirstConnectionWithin{10'000};
-// Shims that wait for an attempt, beyond the cpus.
-constexpr size_t kMoreIdleShims = 4;
 // For a worker that does not take the last messages.
 constexpr milliseconds kFarewell{5'000};
 
@@ -56,18 +53,9 @@ std::vector<int> own_cores() {
 Keeper::Keeper(asio::io_context& io, KeeperOptions options)
     : io_(io),
       options_(options),
-      around_{io,
-              {},
-              ShimPool(own_cores().size() + kMoreIdleShims),
-              false,
-              {},
-              OomWatch(),
-              nullptr,
-              containment::CpuSets(own_cores()),
-              0},
+      around_{io, {}, {}, false, {}, OomWatch(), nullptr, containment::CpuSets(own_cores()), 0},
       acceptor_(io),
       signals_(io, options.signal_fd),
-      ended_(io),
       started_timer_(io),
       linger_(io),
       watch_timer_(io),
@@ -88,10 +76,6 @@ Keeper::Keeper(asio::io_context& io, KeeperOptions options)
 void Keeper::run() {
   accept();
   await_signals();
-  if (around_.shims.ended_fd() >= 0) {
-    ended_.assign(around_.shims.ended_fd());
-    await_ended();
-  }
   if (options_.die_with_parent) options_.linger = kFirstConnectionWithin;
   consider_ending();
   io_.run();
@@ -156,7 +140,6 @@ void Keeper::look_for_oom() {
   oom_timer_.async_wait([this](std::error_code error) {
     looking_for_oom_ = false;
     if (error) return;
-    if (running_ == 0) return around_.shims.end_idle();
     around_.oom.look(Steady::now());
     look_for_oom();
   });
@@ -329,55 +312,21 @@ void Keeper::reap() {
     int status = 0;
     pid_t pid = ::waitpid(-1, &status, WNOHANG | __WALL);
     if (pid <= 0) break;
-    // Its attempt may have ended, though it could not wake this process any more.
-    look_at_ended();
-    const bool clean = WIFEXITED(status);
-    const bool had_attempt = shims_.contains(pid);
-    if (had_attempt) on_shim_gone(pid, clean);
-    // What is no shim may have left others behind.
-    if (!around_.shims.gone(pid) || (had_attempt && !clean)) orphans = true;
-  }
-  if (orphans) end_orphans();
-}
-
-void Keeper::on_shim_gone(pid_t shim, bool clean) {
-  auto found = shims_.find(shim);
-  std::shared_ptr<Attempt> attempt = std::move(found->second);
-  shims_.erase(found);
-  if (attempt->not_taken()) {
-    const pid_t next = attempt->launch_again();
-    if (next != 0) shims_.emplace(next, std::move(attempt));
-    return;
-  }
-  conclude(attempt, clean);
-}
-
-void Keeper::conclude(const std::shared_ptr<Attempt>& attempt, bool clean) {
-  const bool was_starting = !attempt->announced;
-  announce(attempt);
-  attempt->on_ended(clean);
-  if (was_starting) std::erase(starting_, attempt);
-}
-
-void Keeper::await_ended() {
-  ended_.async_read_some(asio::buffer(&ended_count_, sizeof(ended_count_)),
-                         [this](std::error_code error, size_t) {
-                           if (error) return;
-                           look_at_ended();
-                           await_ended();
-                         });
-}
-
-// Those whose shim can take another attempt.
-void Keeper::look_at_ended() {
-  for (const pid_t shim : around_.shims.take_ended()) {
-    auto found = shims_.find(shim);
-    if (found == shims_.end()) continue;
+    auto found = shims_.find(pid);
+    if (found == shims_.end()) {
+      orphans = true;  // it may have left others behind
+      continue;
+    }
     std::shared_ptr<Attempt> attempt = std::move(found->second);
     shims_.erase(found);
-    conclude(attempt, true);
-    around_.shims.keep(shim);
+    const bool was_starting = !attempt->announced;
+    announce(attempt);
+    bool clean = WIFEXITED(status);
+    orphans = orphans || !clean;
+    attempt->on_shim_gone(clean);
+    if (was_starting) std::erase(starting_, attempt);
   }
+  if (orphans) end_orphans();
 }
 
 // A shim that was killed leaves its tree to the keeper, which is a subreaper as well.
@@ -386,7 +335,7 @@ void Keeper::end_orphans() {
   static pid_t below[kTreeCapacity];
   long count = collect_children(::getpid(), children, kTreeCapacity);
   for (long i = 0; i < count; ++i) {
-    if (around_.shims.contains(children[i])) continue;
+    if (shims_.contains(children[i])) continue;
     ::kill(children[i], SIGSTOP);
     stop_tree(children[i], below, kTreeCapacity);
     signal_tree(children[i], SIGKILL, below, kTreeCapacity);

@@ -81,11 +81,7 @@ class Keeper {
   void look_for_started();
   void note_started();
   void announce(const std::shared_ptr<Attempt>& attempt);
-  void conclude(const std::shared_ptr<Attempt>& attempt, bool clean);
   void reap();
-  void on_shim_gone(pid_t shim, bool clean);
-  void await_ended();
-  void look_at_ended();
   void end_orphans();
   void watch_later(std::shared_ptr<Attempt> attempt);
   void arm_watch();
@@ -105,13 +101,12 @@ class Keeper {
   KeeperOptions options_;
   Surroundings around_;
   asio::local::stream_protocol::acceptor acceptor_;
-  asio::posix::stream_descriptor signals_, ended_;
+  asio::posix::stream_descriptor signals_;
   asio::steady_timer started_timer_, linger_, watch_timer_, detached_timer_, oom_timer_,
       limits_timer_;
   bool looking_for_started_ = false, looking_for_oom_ = false, watching_limits_ = false;
   bool relax_ = false;  // the limits of its cgroups, while there is no worker
   uint64_t looks_ = 0, tasks_ = 0;
-  uint64_t ended_count_ = 0;  // what is read from `ended_`
   std::shared_ptr<Connection> connection_;
   std::map<AttemptKey, std::shared_ptr<Attempt>> attempts_;
   std::unordered_map<pid_t, std::shared_ptr<Attempt>> shims_;

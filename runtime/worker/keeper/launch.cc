@@ -16,8 +16,9 @@ namespace {
 
 // Everything here runs with the keeper's memory shared: raw system calls only.
 
-constexpr int kIdlePolicy = 5;      // SCHED_IDLE
-constexpr long kIdleIo = 3L << 13;  // IOPRIO_CLASS_IDLE
+constexpr int kIdlePolicy = 5;                  // SCHED_IDLE
+constexpr long kIdleIo = 3L << 13;              // IOPRIO_CLASS_IDLE
+constexpr const char* kOomScoreAdjust = "500";  // when memory runs out, ranks go before daemons
 constexpr int kBusyTextTries = 40;
 
 long write_file(const char* path, const char* text) {
@@ -79,20 +80,13 @@ bool bind_all(const LaunchPlan& plan) {
   return done;
 }
 
-// By the file that the shim has open.
-bool enter_kept(const Slot& slot, long index) {
-  if (index >= kKeptTasks || slot.tasks[index].fd < 0) return false;
-  if (!raw::equal(slot.tasks[index].path, slot.plan->tasks[index])) return false;
-  return raw::call(SYS_write, static_cast<long>(slot.tasks[index].fd), "0", 1L) == 1;
-}
-
 // Each is tried, and what fails is told: the keeper watches over what no cgroup holds.
 bool enter_cgroups(const Slot& slot) {
   const LaunchPlan& plan = *slot.plan;
   bool entered = true;
   if (slot.enters_by_hand != 0) entered = write_file(plan.cgroup_procs, "0") >= 0;
-  for (long i = 0; plan.tasks != nullptr && plan.tasks[i] != nullptr; ++i) {
-    entered = (enter_kept(slot, i) || write_file(plan.tasks[i], "0") >= 0) && entered;
+  for (const char* const* tasks = plan.tasks; tasks != nullptr && *tasks != nullptr; ++tasks) {
+    entered = write_file(*tasks, "0") >= 0 && entered;
   }
   return entered;
 }
@@ -167,6 +161,7 @@ int run_program(void* argument) {
   Report& report = slot.report;
   raw::call(SYS_setsid);
   if (plan.idle_priority) lower_priority();
+  write_file("/proc/self/oom_score_adj", kOomScoreAdjust);
   report.contained = enter_cgroups(slot) ? 1 : 0;
   bind_and_bound(plan);
   if (plan.bind_count > 0) report.binds_done = bind_all(plan) ? 1 : 0;

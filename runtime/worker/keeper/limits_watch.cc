@@ -41,7 +41,6 @@ void Keeper::open_containment(protocol::keeper::ToKeeper::Hello::Reader hello) {
       around_.containment == nullptr || (around_.containment->mode() != mode && running_ == 0);
   if (other) {
     around_.containment.reset();
-    around_.shims.end_idle();  // they have files of its groups open
     around_.containment = std::make_unique<containment::Containment>(mode);
   }
   relax_ = hello.getRelax();

@@ -41,11 +41,7 @@ class OutputStream : public std::enable_shared_from_this<OutputStream> {
   OutputStream(const OutputStream&) = delete;
   OutputStream& operator=(const OutputStream&) = delete;
 
-  // Again: instead of a pipe that nothing was written to.
-  void open(int read_fd) {
-    close_pipe();
-    fd_ = read_fd;
-  }
+  void open(int read_fd) { fd_ = read_fd; }
   // Reads from now on as data comes. Until then the pipe holds what is written.
   void watch();
   // Takes what is in the pipe at this moment.

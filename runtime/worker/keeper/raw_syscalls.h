@@ -217,14 +217,6 @@ inline char* print_text(char* out, const char* text) {
   return out;
 }
 
-inline bool equal(const char* one, const char* other) {
-  while (*one != '\0' && *one == *other) {
-    ++one;
-    ++other;
-  }
-  return *one == *other;
-}
-
 inline long length(const char* text) {
   long count = 0;
   while (text[count] != '\0') ++count;

@@ -4,8 +4,6 @@
 #include <linux/close_range.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -25,15 +23,9 @@ constexpr uint64_t kAwaited = bit(SIGCHLD) | bit(SIGTERM) | bit(kEndTreeSignal);
 constexpr int kMaxIdleRounds = 500;
 constexpr long kRoundNs = 20'000'000;
 
-// A shim's descriptors: nothing at 0, the attempt's pipes at 1 and 2 until its program has them,
-// and these. What is received gets the lowest numbers that are free.
-constexpr long kControl = 3;
-constexpr long kEnded = 4;
-constexpr int kPipes = 2;
-
-void close_all(long first, long last) {
-  if (raw::call(SYS_close_range, first, last, 0L) != -ENOSYS) return;
-  for (long fd = first; fd <= last && fd < 4096; ++fd) raw::call(SYS_close, fd);
+void close_from(long first) {
+  if (raw::call(SYS_close_range, first, ~0u, 0) != -ENOSYS) return;
+  for (long fd = first; fd < 4096; ++fd) raw::call(SYS_close, fd);
 }
 
 // The signal that came, or a negative number after `timeout_ns` (0: none).
@@ -43,29 +35,15 @@ long await_signal(long timeout_ns) {
                    static_cast<long>(sizeof(kAwaited)));
 }
 
-uint64_t in_us(const timeval& time) {
-  return static_cast<uint64_t>(time.tv_sec) * 1000000 + static_cast<uint64_t>(time.tv_usec);
-}
-
-// What a process used itself, and those that it had waited for.
-void add_usage(Report& report, const rusage& usage) {
-  report.cpu_us += in_us(usage.ru_utime) + in_us(usage.ru_stime);
-  const uint64_t rss_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024;
-  if (rss_bytes > report.max_rss_bytes) report.max_rss_bytes = rss_bytes;
-  report.written_bytes += static_cast<uint64_t>(usage.ru_oublock) * 512;
-}
-
 // Collects every process that has ended. True when none is left.
 bool reap(Slot& slot, bool& progress) {
   for (;;) {
     int status = 0;
-    rusage usage;
-    long pid = raw::call(SYS_wait4, -1, &status, static_cast<long>(WNOHANG | __WALL), &usage);
+    long pid = raw::call(SYS_wait4, -1, &status, static_cast<long>(WNOHANG | __WALL), nullptr);
     if (pid == -EINTR) continue;
     if (pid == -ECHILD) return true;
     if (pid <= 0) return false;
     progress = true;
-    add_usage(slot.report, usage);
     if (pid == slot.report.program) {
       slot.report.wait_status = status;
       slot.program_ended = 1;
@@ -107,7 +85,6 @@ void end_tree(Slot& slot, pid_t self) {
     write_file(slot.plan->cgroup_freeze, "0");
     if (idle_rounds > kMaxIdleRounds) {
       slot.report.stuck = static_cast<uint32_t>(count);
-      slot.last = 1;
       return;
     }
     if (reap(slot, progress)) return;
@@ -118,14 +95,7 @@ void end_tree(Slot& slot, pid_t self) {
 void supervise(Slot& slot, pid_t self) {
   for (;;) {
     long signal = await_signal(0);
-    if (signal == SIGTERM) {
-      slot.last = 1;
-      return end_tree(slot, self);
-    }
-    if (signal == kEndTreeSignal) {
-      if (slot.report.end_now.load() != 0) return end_tree(slot, self);
-      continue;  // it was meant for the attempt before
-    }
+    if (signal == SIGTERM || signal == kEndTreeSignal) return end_tree(slot, self);
     bool progress = false;
     bool none_left = reap(slot, progress);
     if (none_left) return;
@@ -136,25 +106,13 @@ void supervise(Slot& slot, pid_t self) {
   }
 }
 
-// The descriptor of the file, which stays open; or -errno.
-long open_kept(KeptFile& kept, const char* path, long flags) {
-  if (kept.fd >= 0 && raw::equal(kept.path, path)) return kept.fd;
-  if (kept.fd >= 0) raw::call(SYS_close, static_cast<long>(kept.fd));
-  kept.fd = -1;
-  if (raw::length(path) >= static_cast<long>(sizeof(kept.path))) return -ENAMETOOLONG;
-  const long fd = raw::call(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);
-  if (fd < 0) return fd;
-  kept.fd = static_cast<int>(fd);
-  *raw::print_text(kept.path, path) = '\0';
-  return fd;
-}
-
-// For the program's process, which writes itself into them. What is not open it opens.
-void open_tasks(Slot& slot) {
-  if (slot.plan->tasks == nullptr) return;
-  for (long i = 0; i < kKeptTasks && slot.plan->tasks[i] != nullptr; ++i) {
-    open_kept(slot.tasks[i], slot.plan->tasks[i], O_WRONLY);
-  }
+void record_usage(Report& report) {
+  rusage usage{};
+  raw::call(SYS_getrusage, static_cast<long>(RUSAGE_CHILDREN), &usage);
+  report.cpu_us = static_cast<uint64_t>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
+                  static_cast<uint64_t>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+  report.max_rss_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+  report.written_bytes = static_cast<uint64_t>(usage.ru_oublock) * 512;
 }
 
 // Made in its cgroup rather than moved there: that costs next to nothing. Before Linux 5.7, and
@@ -162,12 +120,13 @@ void open_tasks(Slot& slot) {
 long spawn_program(Slot& slot) {
   char* stack_top = slot.child_stack + sizeof(slot.child_stack);
   slot.enters_by_hand = slot.plan->cgroup != nullptr ? 1 : 0;
-  open_tasks(slot);
   if (slot.plan->cgroup != nullptr) {
-    const long group = open_kept(slot.group, slot.plan->cgroup, O_RDONLY | O_DIRECTORY);
+    long group =
+        raw::call(SYS_openat, AT_FDCWD, slot.plan->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (group >= 0) {
       slot.enters_by_hand = 0;
-      const long pid = raw::spawn_into(group, slot.child_stack, stack_top, run_program, &slot);
+      long pid = raw::spawn_into(group, slot.child_stack, stack_top, run_program, &slot);
+      raw::call(SYS_close, group);
       if (pid >= 0) return pid;
       slot.enters_by_hand = 1;
     }
@@ -191,68 +150,6 @@ bool start_program(Slot& slot) {
   return false;
 }
 
-void run_attempt(Slot& slot, pid_t self) {
-  const bool started = start_program(slot);
-  // The pipes must reach their end when the program's tree has ended, not when the shim has.
-  close_all(1, kPipes);
-  if (!started) return slot.report.phase.store(Phase::failed);
-  slot.report.phase.store(Phase::running);
-  supervise(slot, self);
-  slot.report.phase.store(Phase::ended);
-}
-
-// From the exchange on the slot may be given another attempt at any moment.
-void tell_ended(Slot& slot) {
-  EndedList& list = *slot.channel.list;
-  Slot* first = list.load();
-  do {
-    slot.next_ended = first;
-  } while (!list.compare_exchange_weak(first, &slot));
-  if (first != nullptr) return;  // the keeper has been told and has not looked yet
-  const uint64_t one = 1;
-  raw::call(SYS_write, kEnded, &one, static_cast<long>(sizeof(one)));
-}
-
-// Somebody has sent it a SIGTERM while it had nothing to do: then it ends rather than the attempt.
-bool told_to_end() {
-  constexpr uint64_t kTerm = bit(SIGTERM);
-  const timespec at_once{};
-  return raw::call(SYS_rt_sigtimedwait, &kTerm, nullptr, &at_once,
-                   static_cast<long>(sizeof(kTerm))) == SIGTERM;
-}
-
-// The message that carries an attempt's pipes.
-struct Descriptors {
-  Descriptors() {
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-  }
-  Descriptors(const Descriptors&) = delete;
-  cmsghdr& header() { return *reinterpret_cast<cmsghdr*>(control); }
-  int* fds() { return reinterpret_cast<int*>(CMSG_DATA(&header())); }
-
-  static constexpr size_t kBytes = CMSG_LEN(kPipes * sizeof(int));
-  char byte = 0;
-  iovec data{&byte, 1};
-  msghdr message{};
-  alignas(cmsghdr) char control[CMSG_SPACE(kPipes * sizeof(int))]{};
-};
-
-// Receives the pipes of the next attempt. False: there will be none.
-bool await_next(Slot& slot) {
-  Descriptors pipes;
-  long size = 0;
-  do {
-    size = raw::call(SYS_recvmsg, kControl, &pipes.message, 0L);
-  } while (size == -EINTR);
-  if (size != 1 || pipes.header().cmsg_len != Descriptors::kBytes) return false;
-  if (pipes.fds()[0] != 1 || pipes.fds()[1] != 2 || told_to_end()) return false;
-  slot.report.phase.store(Phase::starting);
-  return true;
-}
-
 int run_shim(void* argument) {
   auto& slot = *static_cast<Slot*>(argument);
   const LaunchPlan& plan = *slot.plan;
@@ -261,56 +158,37 @@ int run_shim(void* argument) {
   raw::call(SYS_prctl, PR_SET_PDEATHSIG, static_cast<long>(SIGTERM), 0L, 0L, 0L);
   raw::call(SYS_prctl, PR_SET_NAME, "pesc-shim", 0L, 0L, 0L);
   if (raw::call(SYS_getppid) != plan.keeper) return 1;  // died before the signal was asked for
-  const bool waits = slot.channel.control_fd >= 0;
   raw::call(SYS_dup3, plan.stdout_fd, 1, 0);
   raw::call(SYS_dup3, plan.stderr_fd, 2, 0);
-  if (waits) {
-    raw::call(SYS_dup3, slot.channel.control_fd, kControl, O_CLOEXEC);
-    raw::call(SYS_dup3, slot.channel.ended_fd, kEnded, O_CLOEXEC);
+  close_from(3);
+  if (!start_program(slot)) {
+    slot.report.phase.store(Phase::failed);
+    return 0;
   }
-  close_all(waits ? kEnded + 1 : kControl, static_cast<long>(~0u));
-  const auto self = static_cast<pid_t>(raw::call(SYS_getpid));
-  do {
-    run_attempt(slot, self);
-    if (!waits || slot.last != 0) return 0;
-    tell_ended(slot);
-  } while (await_next(slot));
+  // The pipes must reach their end when the program's tree has ended, not when the shim has.
+  raw::call(SYS_close, 1);
+  raw::call(SYS_close, 2);
+  slot.report.phase.store(Phase::running);
+  supervise(slot, static_cast<pid_t>(raw::call(SYS_getpid)));
+  record_usage(slot.report);
+  slot.report.phase.store(Phase::ended);
   return 0;
 }
 
-void begin(const LaunchPlan& plan, Slot& slot, Phase phase) {
-  slot.report.phase.store(phase);
+}  // namespace
+
+long start_shim(const LaunchPlan& plan, Slot& slot) {
+  slot.report.phase.store(Phase::starting);
   slot.report.stopping.store(0);
-  slot.report.end_now.store(0);
   slot.report.stage = Stage::none;
   slot.report.error = slot.report.program = slot.report.wait_status = 0;
   slot.report.binds_done = 0;
   slot.report.contained = 0;
   slot.report.survivors = slot.report.stuck = 0;
   slot.report.cpu_us = slot.report.max_rss_bytes = slot.report.written_bytes = 0;
-  slot.ending = slot.program_ended = slot.last = 0;
+  slot.ending = slot.program_ended = 0;
   slot.plan = &plan;
-}
-
-}  // namespace
-
-long start_shim(const LaunchPlan& plan, Slot& slot, const ShimChannel& channel) {
-  begin(plan, slot, Phase::starting);
-  slot.channel = channel;
-  slot.group.fd = -1;
-  for (KeptFile& kept : slot.tasks) kept.fd = -1;
   return raw::spawn(SIGCHLD, slot.shim_stack + sizeof(slot.shim_stack), run_shim, &slot);
-}
-
-bool hand_over(const LaunchPlan& plan, Slot& slot, int control) {
-  begin(plan, slot, Phase::handed);
-  Descriptors pipes;
-  pipes.header().cmsg_level = SOL_SOCKET;
-  pipes.header().cmsg_type = SCM_RIGHTS;
-  pipes.header().cmsg_len = Descriptors::kBytes;
-  pipes.fds()[0] = plan.stdout_fd;
-  pipes.fds()[1] = plan.stderr_fd;
-  return ::sendmsg(control, &pipes.message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
 }
 
 }  // namespace pesc::keeper

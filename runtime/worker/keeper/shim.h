@@ -1,7 +1,6 @@
-// The shim: a tiny process between the keeper and the program of each rank. It is the subreaper of
-// everything the program starts, so nothing escapes it by forking twice or by setsid; when the
-// program ends, it ends what is left, and when the keeper dies, it ends everything. It has one
-// attempt at a time, and takes another only when no process of the one before is left.
+// The shim: one tiny process per attempt, between the keeper and the rank's program. It is the
+// subreaper of everything the program starts, so nothing escapes it by forking twice or by setsid;
+// when the program ends, it ends what is left, and when the keeper dies, it ends everything.
 #pragma once
 
 #include <sys/resource.h>
@@ -14,12 +13,10 @@
 
 namespace pesc::keeper {
 
-// Makes a shim look whether its attempt is to be ended at once. That is said in the attempt's
-// report: the signal alone, which may come when the attempt has ended by itself, does nothing.
+// Asks a shim to end its tree at once.
 inline constexpr int kEndTreeSignal = 10;  // SIGUSR1
 
-// handed: to a shim that has not taken it yet; should it be killed, another one can.
-enum class Phase : uint32_t { handed, starting, running, failed, ended };
+enum class Phase : uint32_t { starting, running, failed, ended };
 
 enum class Stage : int32_t { none, fork, user, directory, exec };
 
@@ -30,7 +27,7 @@ struct BindMount {
 };
 
 // What to start. Read by the shim and by its child, in the keeper's own memory: it stays as it is
-// until the shim has told the end or has been reaped.
+// until the shim has been reaped.
 struct LaunchPlan {
   const char* const* candidates = nullptr;  // paths to try in order; ends with a null
   char* const* argv = nullptr;
@@ -64,7 +61,6 @@ struct LaunchPlan {
 struct Report {
   std::atomic<Phase> phase{Phase::starting};
   std::atomic<uint32_t> stopping{0};  // set by the keeper: the tree may use its grace to end
-  std::atomic<uint32_t> end_now{0};   // set by the keeper, before kEndTreeSignal
   Stage stage = Stage::none;          // where the start failed
   int32_t error = 0;
   int32_t program = 0;  // process id
@@ -78,49 +74,19 @@ struct Report {
   uint64_t written_bytes = 0;
 };
 
-struct Slot;
-// Of shims that can take another attempt: each puts itself in front, the keeper takes all.
-using EndedList = std::atomic<Slot*>;
-
-// How a shim is given further attempts, and tells their ends.
-struct ShimChannel {
-  int control_fd =
-      -1;  // a socket, closed at the other end when there will be none; -1: there is none
-  int ended_fd = -1;  // of an eventfd, raised when the list was empty
-  EndedList* list = nullptr;
-};
-
-// A file of a cgroup that the shim keeps open, as the next attempt mostly has the same. Another one
-// takes its place; a longer path is opened each time.
-struct KeptFile {
-  int fd = -1;
-  char path[256];
-};
-
-inline constexpr long kKeptTasks = 4;
-
-// The memory of one shim, mapped shared; used again for another one afterwards.
+// The memory of one shim, mapped shared; used again for another attempt afterwards.
 struct Slot {
   Report report;
   const LaunchPlan* plan;
-  ShimChannel channel;
-  Slot* next_ended;
-  pid_t pid;                // of the shim; the keeper's
   uint32_t ending;          // the shim is ending the tree
   uint32_t enters_by_hand;  // the program's process goes into its version 2 cgroup by itself
   uint32_t program_ended;
-  uint32_t last;  // it ends after this attempt
-  KeptFile group;
-  KeptFile tasks[kKeptTasks];
   pid_t pids[kTreeCapacity];
   alignas(16) char shim_stack[96 << 10];
   alignas(16) char child_stack[64 << 10];
 };
 
 // Starts a shim; its process id, or -errno. `plan` and `slot` must outlive it.
-long start_shim(const LaunchPlan& plan, Slot& slot, const ShimChannel& channel);
-
-// Gives a shim that waits, in its own slot, another attempt. False: it has ended.
-bool hand_over(const LaunchPlan& plan, Slot& slot, int control);
+long start_shim(const LaunchPlan& plan, Slot& slot);
 
 }  // namespace pesc::keeper
