@@ -32,7 +32,8 @@ ALLOWED = {
                       "src/rpc", "src/protocol", "src/model"],
     "src/client": ["runtime/local", "src/rpc", "src/protocol", "src/blob", "src/model",
                    "include/pesc"],
-    "runtime/cli": ["runtime/worker/owner", "src/client", "runtime/local", "runtime/worker/containment",
+    "runtime/cli": ["runtime/worker/owner", "src/client", "runtime/local", "runtime/common",
+                    "runtime/worker/containment",
                     "runtime/worker/gpu", "src/rpc", "src/model", "src/blob", "include/pesc"],
 }
 IMPURE = [
