@@ -177,6 +177,7 @@ class _Slurm:
         if os.geteuid() != 0:
             raise PeerFailed("slurmd wants root")
         directory = self.bench.work / "slurm"
+        shutil.rmtree(directory, ignore_errors=True)  # of an earlier benchmark
         for name in ("state", "spool", "munge"):
             (directory / name).mkdir(parents=True)
         directory.chmod(0o755)
