@@ -7,7 +7,6 @@
 
 namespace pesc::containment {
 
-// Results are 0, or -errno.
 // A file that is read or written for each attempt: opening it costs many times as much.
 class KeptFile {
  public:
@@ -20,6 +19,7 @@ class KeptFile {
   int fd = -1;
 };
 
+// Results are 0, or -errno.
 class Host {
  public:
   virtual ~Host() = default;
