@@ -126,6 +126,7 @@ class History {
     if (chance(30)) spec.build = "make";
     spec.resources.cpus_milli = 500 * (1 + pick(3));
     spec.resources.memory_bytes = chance(30) ? 1ull << 30 : 0;
+    if (last_job_ % 3 == 0) spec.files = {{"data", FileKind::file, {sha256("data"), 1 << 30}}};
     EXPECT_TRUE(h_.submit(++last_job_, spec, chance(50) ? "ada" : "bob").ok());
     after();
   }

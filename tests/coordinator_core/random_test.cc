@@ -129,6 +129,9 @@ class History {
     if (chance(20)) spec.max_failures = 1 + pick(4);
     if (chance(20)) spec.job_time_limit_ms = 1000 * (1 + pick(200));
     const uint64_t id = ++last_job_;
+    if (id % 3 == 0) {
+      spec.files = {{"data", FileKind::file, {sha256("data " + std::to_string(id % 2)), 1 << 30}}};
+    }
     EXPECT_TRUE(h_.submit(id, spec, chance(50) ? "ada" : "bob").ok());
     after();
   }

@@ -99,6 +99,11 @@ JobPlan make_job(Random& random, const Scenario& scenario, uint64_t number, bool
   spec->name = "job " + std::to_string(number);
   spec->program = "./program";
   spec->files.push_back({"program", FileKind::file, {sha256("program"), 7}, 0755});
+  // Large, so that placement looks for who has it. Not drawn: that would move all else.
+  if ((scenario.seed + number) % 3 == 0) {
+    const std::string data = "data " + std::to_string(number % 2);
+    spec->files.push_back({data, FileKind::shared_file, {sha256(data), 1ull << 30}, 0644});
+  }
   spec->seed = random.next();
   spec->arguments = {"--number", std::to_string(number), "no \xff UTF-8"};
   spec->repetitions = static_cast<uint32_t>(large                ? random.between(300, 1500)

@@ -127,7 +127,7 @@ bool Core::State::take_back(Worker& worker) {
     if (free < 0) break;
     if (job.gang) continue;
     const Demand demand{job.spec->room, need_of(job), 0, 0, false};
-    if (!job.stopped && choose_worker(demand, worker.info.id) != nullptr)
+    if (!job.stopped && choose_worker(job, demand, worker.info.id) != nullptr)
       back.push_back(it->second);
   }
   for (const AttemptKey& key : back) {

@@ -67,6 +67,7 @@ void Core::State::apply_record(const AttemptLeased& record) {
   Worker& worker = workers[record.worker];
   worker.info.id = record.worker;
   add_lease(worker, key, *job->spec, given);
+  note_holder(job->inputs, worker);
   touch(*job);
   requeue(*job);
 }
@@ -90,6 +91,10 @@ void Core::State::apply_record(const AttemptEnded& record) {
   const std::vector<std::string> gpus = was_open ? open->claim.gpus : std::vector<std::string>();
   if (was_open && job->learned != nullptr) learn_end(*job->learned, record.outcome, open->claim);
   count_attempt(*job, rank, record, id);
+  const EndReason reason = record.outcome.reason;
+  if (reason == EndReason::inputs_unavailable || reason == EndReason::disk_full) {
+    drop_holder(job->inputs, id);
+  }
   touch(*job);
   if (record.final) {
     if (record.state != RankState::cancelled) ++workers[id].finished;
@@ -506,6 +511,7 @@ void Core::State::finish_restore(TimeMs at) {
       job.finished = false;
       learn_of(job);
     }
+    if (job.learned != nullptr) know_holders(job);
     const bool waits_stopped = job.stopped && job.ranks.counts().waiting > 0;
     if (waits_stopped || gang_is_torn(job) || (job.ranks.all_final() && !job.finished))
       unsettled.insert(id);

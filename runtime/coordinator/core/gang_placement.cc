@@ -82,8 +82,17 @@ uint32_t Core::State::gang_ranks_on(const Worker& worker, const Job& job, bool d
                  doubtful);
 }
 
-// On few workers rather than many: those with the most room first. Empty: it does not fit now.
+// On few workers rather than many: those with the most room first; those that have its inputs,
+// where that takes no more of them. Empty: it does not fit now.
 Core::State::GangPlan Core::State::plan_gang(const Job& job, WorkerId avoid) const {
+  GangPlan plan = plan_gang(job, avoid, {});
+  if (plan.empty() || job.inputs.empty() || reservation.job == &job) return plan;
+  GangPlan there = plan_gang(job, avoid, holders_of(job));
+  return there.empty() || there.size() > plan.size() ? plan : there;
+}
+
+Core::State::GangPlan Core::State::plan_gang(const Job& job, WorkerId avoid,
+                                             const std::vector<WorkerId>& first) const {
   const uint32_t ranks = job.ranks.counts().waiting;
   Filling filling{ranks, ranks, job.spec->same_worker, {}};
   const bool own = reservation.job == &job;
@@ -93,11 +102,15 @@ Core::State::GangPlan Core::State::plan_gang(const Job& job, WorkerId avoid) con
       if (id != avoid) filling.take(id, gang_ranks_on(workers.at(id), job, doubtful));
     }
   }
+  for (WorkerId id : first) {
+    if (id != avoid) filling.take(id, gang_ranks_on(workers.at(id), job, doubtful));
+  }
   const auto room = rooms.find(job.spec->room);
   if (room == rooms.end()) return {};
   for (const auto& [negated_free, id] : room->second.by_free) {
     if (filling.left == 0 || -negated_free < int64_t(cpus_of(*job.spec))) break;
     if (id == avoid || (own && reservation.workers.contains(id))) continue;
+    if (std::find(first.begin(), first.end(), id) != first.end()) continue;
     filling.take(id, gang_ranks_on(workers.at(id), job, doubtful));
   }
   return filling.result();

@@ -21,6 +21,7 @@ std::string Core::State::check_invariants() const {
   }
   if (std::string bad = check_times(); !bad.empty()) return bad;
   if (std::string bad = check_shares(); !bad.empty()) return bad;
+  if (std::string bad = check_inputs(); !bad.empty()) return bad;
   return check_queues();
 }
 

@@ -73,11 +73,14 @@ Core::State::Choice Core::State::choose_rank(Job& job, const Demand& demand) {
 
 // A rank of which nothing is known. While there are so many that they fill up all the others as
 // well, one worker is filled after the other: it comes to the same, and each is told by one
-// message.
+// message. But who has the job's inputs comes first: other jobs' ranks may fill up the rest.
 Worker* Core::State::choose_for_new(const Job& job, const Demand& demand) {
-  if (Worker* last = find_worker(being_filled.worker); last && goes_on(*last, job, demand))
-    return last;
-  Worker* worker = choose_worker(demand, WorkerId());
+  Worker* last = find_worker(being_filled.worker);
+  if (last != nullptr && !goes_on(*last, job, demand)) last = nullptr;
+  if (last != nullptr && holds_all(job.inputs, last->info.id)) return last;
+  if (Worker* holder = choose_holder(job, demand, WorkerId())) return holder;
+  if (last != nullptr) return last;
+  Worker* worker = choose_any(demand, WorkerId());
   being_filled = {};
   if (worker == nullptr) return nullptr;
   being_filled.worker = worker->info.id;
@@ -113,9 +116,9 @@ Core::State::Choice Core::State::choose_ready(Job& job, const Demand& demand) {
     if (alone) {
       Demand own = demand;
       own.need.gpu_alone = true;
-      worker = choose_worker(own, active.last_worker);
+      worker = choose_worker(job, own, active.last_worker);
     } else {
-      worker = choose_worker(demand, active.last_worker);
+      worker = choose_worker(job, demand, active.last_worker);
       if (worker == nullptr) break;
     }
     if (worker != nullptr && worker->info.id != active.last_worker) return {rank, worker, alone};
@@ -143,7 +146,12 @@ DemandQueue* Core::State::next_queue() {
   return best;
 }
 
-Worker* Core::State::choose_worker(const Demand& demand, WorkerId avoid) {
+Worker* Core::State::choose_worker(const Job& job, const Demand& demand, WorkerId avoid) {
+  Worker* holder = choose_holder(job, demand, avoid);
+  return holder != nullptr ? holder : choose_any(demand, avoid);
+}
+
+Worker* Core::State::choose_any(const Demand& demand, WorkerId avoid) {
   auto room = rooms.find(demand.room);
   if (room == rooms.end()) return nullptr;
   Worker* worker = choose_free(room->second, demand, avoid);
@@ -246,11 +254,13 @@ void Core::State::learn_of(Job& job) {
   }
   job.learned = &learned[program_key(*job.spec)];
   ++job.learned->jobs;
+  if (!restoring) job.inputs = inputs.of(*job.spec);
 }
 
 void Core::State::forget_program(Job& job) {
   if (job.learned == nullptr) return;
   --std::exchange(job.learned, nullptr)->jobs;
+  inputs.forget(job.inputs);
 }
 
 // Of a job that is erased: its attempts would not say it again after a restart.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "runtime/coordinator/core/core.h"
+#include "runtime/coordinator/core/inputs.h"
 #include "runtime/coordinator/core/rank_table.h"
 #include "runtime/coordinator/core/resources.h"
 
@@ -219,6 +220,7 @@ struct Job {
   uint32_t own_faults = 0;         // ranks that failed at once on two workers; not durable
   bool changed = false;            // in this step
   Learned* learned = nullptr;      // of its program; of a job that is over, null
+  JobInputs inputs;                // its large ones; of a job that is over, none
   uint64_t need_version = 0;       // of what is learned, when it was queued
   std::optional<Gang> gang;        // of a parallel job
 
@@ -398,6 +400,7 @@ struct Core::State {
   TimeMs heard_lag_ms = 0;                 // of the report that is being heard
   std::map<std::string, RoomIndex> rooms;  // "": all workers
   std::map<Digest, Learned> learned;       // by program_key
+  Inputs inputs;
   std::map<Demand, DemandQueue> queues;
   std::map<std::string, Owner> owners;
   Reservation reservation;
@@ -571,7 +574,8 @@ struct Core::State {
   Worker* choose_for_new(const Job& job, const Demand& demand);
   bool goes_on(const Worker& worker, const Job& job, const Demand& demand) const;
   Choice choose_ready(Job& job, const Demand& demand);
-  Worker* choose_worker(const Demand& demand, WorkerId avoid);
+  Worker* choose_worker(const Job& job, const Demand& demand, WorkerId avoid);
+  Worker* choose_any(const Demand& demand, WorkerId avoid);
   Worker* choose_free(const RoomIndex& room, const Demand& demand, WorkerId avoid);
   bool has_room(const Worker& worker, const Demand& demand) const;
   LeaseGrant& lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker, const Need& need,
@@ -600,6 +604,12 @@ struct Core::State {
   void release_backoffs();
   int64_t free_for(const Worker& worker) const;
   int64_t unreserved(const Worker& worker) const;
+
+  // ---- inputs.cc ----
+  void know_holders(Job& job);
+  Worker* choose_holder(const Job& job, const Demand& demand, WorkerId avoid);
+  std::vector<WorkerId> holders_of(const Job& job) const;  // those that lack least first
+  std::string check_inputs() const;
 
   // ---- ending.cc ----
   void note_ending(Worker& worker, const AttemptKey& key, const Lease& lease,
@@ -662,6 +672,7 @@ struct Core::State {
   bool takes_doubtful(const Job& job) const;
   uint32_t gang_ranks_on(const Worker& worker, const Job& job, bool doubtful) const;
   GangPlan plan_gang(const Job& job, WorkerId avoid) const;
+  GangPlan plan_gang(const Job& job, WorkerId avoid, const std::vector<WorkerId>& first) const;
   bool place_gang(Job& job);
   bool place_reserved(uint32_t& budget);
   GangPlan plan_on_empty_workers(const Job& job, bool doubtful, WorkerId except = {}) const;

@@ -129,7 +129,7 @@ TimeMs Core::State::try_seconds_of(Job& job) {
   const Slow slow = find_slow(job);
   for (const auto& [rank, own] : slow.stragglers) {
     const bool anywhere = bug == PlantedBug::second_beside_itself;
-    Worker* worker = choose_worker(demand, anywhere ? WorkerId() : own);
+    Worker* worker = choose_worker(job, demand, anywhere ? WorkerId() : own);
     if (worker == nullptr || budget-- == 0) return slow.look_at;
     if (worker->info.id == own && !anywhere) continue;
     lease(job, rank, job.ranks.attempts(rank) + 1, *worker, demand.need, true);
