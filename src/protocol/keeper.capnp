@@ -19,7 +19,8 @@ struct ToKeeper {
     # containment: a Mode of containment/mode.h. relax: the worker moved itself into the cgroup it is
     # in, so the next one starts in the one above, which then must not limit others
     start @1 :Start;                               # answered by `started` or `exited`
-    stop :group { key @2 :Key; reason @3 :UInt8; graceMs @4 :UInt64; }  # SIGTERM, grace, SIGKILL
+    stop :group { key @2 :Key; reason @3 :UInt8; graceMs @4 :UInt64;    # SIGTERM, grace, SIGKILL
+                  unlessBegun @19 :Bool; }         # what runs by now runs on
     freeze :group { key @5 :Key; frozen @6 :Bool; }
     forget @7 :Key;                                # the worker has what it needs of a finished one
     readOutput :group { key @8 :Key; stream @9 :UInt8; offset @10 :UInt64; maxBytes @11 :UInt32;
@@ -49,6 +50,9 @@ struct Start {
   memoryLimitBytes @16 :UInt64;        # of the whole tree; 0: none
   cpusMilli @17 :UInt32;               # it gets no more than these; 0: no bound
   processLimit @18 :UInt32;            # processes and threads of the tree; 0: none
+  # It waits here and begins, in the order of arrival, when fewer of its job run than these. One that
+  # still waits when the worker is gone is forgotten. 0: it begins at once.
+  mostOfJob @19 :UInt32;
 }
 
 struct Bind { source @0 :Data; target @1 :Data; }
@@ -56,7 +60,8 @@ struct Bind { source @0 :Data; target @1 :Data; }
 struct FromKeeper {
   union {
     welcome :group { version @0 :UInt32; keeperPid @1 :UInt32; attempts @2 :List(Attempt);
-                     containment @12 :Text; lacking @13 :Text; }
+                     containment @12 :Text; lacking @13 :Text;
+                     holdsNext @14 :Bool; }        # it knows mostOfJob and unlessBegun
     started :group { key @3 :Key; pid @4 :UInt32; startedUnixMs @5 :Int64; bindsDone @6 :Bool; }
     exited @7 :Exit;
     output :group { ticket @8 :UInt64; data @9 :Data; end @10 :Bool; found @11 :Bool; }
@@ -79,7 +84,7 @@ struct Exit {
   exitCode @2 :Int32;
   signal @3 :Int32;
   detail @4 :Text;
-  startedUnixMs @5 :Int64;
+  startedUnixMs @5 :Int64;             # 0: it has not begun
   durationMs @6 :UInt64;               # frozen and suspended time not counted
   cpuMs @7 :UInt64;
   maxRssBytes @8 :UInt64;

@@ -54,7 +54,34 @@ TimeMs Keeper::ran_ms(const Kept& kept) const {
                       : static_cast<TimeMs>(kept.outcome.duration_ms);
 }
 
+bool Keeper::must_wait(const worker::Start& action) const {
+  const auto of_job = std::count_if(kept_.begin(), kept_.end(), [&](const auto& one) {
+    return one.second.running && one.first.job == action.key.job;
+  });
+  return action.most_of_job != 0 && of_job >= static_cast<int64_t>(action.most_of_job);
+}
+
 void Keeper::start(const worker::Start& action, const std::optional<Save>& from) {
+  if (must_wait(action)) {
+    next_.emplace_back(action, from);
+  } else {
+    begin(action, from);
+  }
+}
+
+void Keeper::begin_next() {
+  for (size_t i = 0; i < next_.size();) {
+    if (must_wait(next_[i].first)) {
+      ++i;
+      continue;
+    }
+    const auto [action, from] = std::move(next_[i]);
+    next_.erase(next_.begin() + static_cast<ptrdiff_t>(i));
+    begin(action, from);
+  }
+}
+
+void Keeper::begin(const worker::Start& action, const std::optional<Save>& from) {
   const AttemptKey& key = action.key;
   play_.expect(play_.limits.starts(plan_, key, *action.spec, used_milli()));
   play_.expect(play_.amounts.starts(plan_.id, key, running()));
@@ -214,9 +241,20 @@ void Keeper::save(const AttemptKey& key, Kept& kept, const JobPlan& job) {
   if (job.marks && on_marked) on_marked(key);
 }
 
-void Keeper::stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms) {
+void Keeper::stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms, bool unless_begun) {
+  const auto waiting = std::find_if(next_.begin(), next_.end(),
+                                    [&](const auto& one) { return one.first.key == key; });
+  if (waiting != next_.end()) {
+    Kept& kept = kept_[key];
+    kept.spec = waiting->first.spec;
+    next_.erase(waiting);
+    kept.running = false;
+    kept.outcome = make_outcome(reason, 0);
+    if (on_exited) on_exited(key, AttemptOutcome(kept.outcome));
+    return;
+  }
   auto it = kept_.find(key);
-  if (it == kept_.end() || !it->second.running) return;
+  if (it == kept_.end() || !it->second.running || unless_begun) return;
   Kept& kept = it->second;
   const JobPlan& job = *play_.plan_of(key.job);
   const auto grace = static_cast<TimeMs>(grace_ms);
@@ -256,6 +294,7 @@ void Keeper::end(const AttemptKey& key, uint64_t process, AttemptOutcome outcome
   kept.outcome = outcome;
   play_.results.ended(key, outcome);
   if (on_exited) on_exited(key, outcome);
+  begin_next();
 }
 
 void Keeper::lose_all() {
@@ -265,6 +304,7 @@ void Keeper::lose_all() {
     if (kept.spec->parallel && kept.running) play_.broken_gangs.insert({key.job, key.attempt});
   }
   kept_.clear();
+  next_.clear();
 }
 
 }  // namespace pesc::sim

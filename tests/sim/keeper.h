@@ -38,7 +38,9 @@ class Keeper {
   std::function<void(const AttemptKey&)> on_marked;
 
   void start(const worker::Start& action, const std::optional<Save>& from);
-  void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms);
+  void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms, bool unless_begun);
+  // The daemon is gone: what it gave ahead was never there.
+  void forget_next() { next_.clear(); }
   void forget(const AttemptKey& key) { kept_.erase(key); }
   void lose_all();
   const std::map<AttemptKey, Kept>& kept() const { return kept_; }
@@ -69,11 +71,15 @@ class Keeper {
                 bool saves = false);
   void end(const AttemptKey& key, uint64_t process, AttemptOutcome outcome, bool saves);
   uint32_t used_milli() const;
+  void begin(const worker::Start& action, const std::optional<Save>& from);
+  bool must_wait(const worker::Start& action) const;
+  void begin_next();
 
   Play& play_;
   const WorkerPlan& plan_;
   uint64_t last_process_ = 0;
   std::map<AttemptKey, Kept> kept_;
+  std::vector<std::pair<worker::Start, std::optional<Save>>> next_;  // begins when another ends
 };
 
 }  // namespace pesc::sim

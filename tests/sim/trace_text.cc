@@ -168,6 +168,7 @@ std::string text(const wo::Adopted& e) {
   return fmt::format("{} adopted, {}", name(e.key), e.running ? "running" : "ended");
 }
 std::string text(const wo::KeeperLost&) { return "keeper lost"; }
+std::string text(const wo::KeeperFound&) { return "keeper found"; }
 std::string text(const wo::BusyChanged& e) { return "busy: " + e.busy; }
 std::string text(const wo::ReportWanted&) { return "report wanted"; }
 std::string text(const wo::DrainRequested&) { return "drain"; }
@@ -175,11 +176,14 @@ std::string text(const wo::TimerFired&) { return "timer"; }
 
 std::string text(const wo::Prepare& a) { return "prepare " + name(a.key); }
 std::string text(const wo::CancelPrepare& a) { return "cancel the preparation of " + name(a.key); }
-std::string text(const wo::Start& a) { return "start " + name(a.key); }
+std::string text(const wo::Start& a) {
+  return "start " + name(a.key) + (a.most_of_job != 0 ? ", as the next of its job" : "");
+}
 std::string text(const wo::ChoosePort& a) { return "choose a port for " + name(a.key); }
 std::string text(const wo::SaveCheckpoint& a) { return "save the checkpoint of " + name(a.key); }
 std::string text(const wo::Stop& a) {
-  return fmt::format("stop {}: {}", name(a.key), to_string(a.reason));
+  return fmt::format("stop {}{}: {}", name(a.key), a.unless_begun ? " unless it has begun" : "",
+                     to_string(a.reason));
 }
 std::string text(const wo::Pack& a) { return "pack " + name(a.key); }
 std::string text(const wo::SendReport& a) {

@@ -38,6 +38,7 @@ void WorkerHost::start_daemon() {
     step_later(500, wo::Progressed{key, fraction, "half-way"});
   };
   const auto kept = keeper_.kept();  // a copy: adopting may forget
+  step(wo::KeeperFound{true});
   for (const auto& [key, one] : kept) step(wo::Adopted{key, one.spec, one.running, one.outcome});
   plan_connect();
 }
@@ -50,6 +51,7 @@ void WorkerHost::stop_daemon() {
   keeper_.on_exited = nullptr;
   keeper_.on_progress = nullptr;
   keeper_.on_marked = nullptr;
+  keeper_.forget_next();
   restored_.clear();
   last_saved_.clear();
   if (connection_ != nullptr) connection_->close_from_client();
@@ -213,7 +215,8 @@ void WorkerHost::offer(const AttemptKey& key, const SaveBlobs& blobs, uint64_t s
 
 void WorkerHost::perform(const wo::Stop& action) {
   play_.world.after(0, [this, life = life_, action] {
-    if (life == life_) keeper_.stop(action.key, action.reason, action.grace_ms);
+    if (life == life_)
+      keeper_.stop(action.key, action.reason, action.grace_ms, action.unless_begun);
   });
 }
 

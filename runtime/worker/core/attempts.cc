@@ -96,9 +96,14 @@ void Core::State::leave_state(const AttemptKey& key, Attempt& attempt) {
     case AttemptState::ready:
       ready.erase({!attempt.hold, attempt.order});
       break;
-    case AttemptState::held:
+    case AttemptState::next:
+      leave_next(key, attempt);
+      break;
     case AttemptState::starting:
     case AttemptState::running:
+      leave_slot(key, attempt);
+      [[fallthrough]];
+    case AttemptState::held:
       attempt.gang_ready = false;
       cpus_used_milli -= cpus_of(attempt.spec);
       // The allowance shrinks with what it was made for.
@@ -137,6 +142,7 @@ void Core::State::stop_attempt(const UpdateReceived::Stop& stop, const std::stri
       end_before_start(stop.key, *attempt, stop.reason,
                        detail.empty() ? "stopped before it was started" : detail);
       break;
+    case AttemptState::next:
     case AttemptState::starting:
     case AttemptState::running:
       if (attempt->stop.has_value()) return;  // the keeper has been told
@@ -234,8 +240,16 @@ void Core::State::on(const Started& e, TimeMs now) {
 void Core::State::on(const Exited& e, TimeMs now) {
   Attempt* attempt = find(e.key);
   if (attempt == nullptr) return;
-  if (attempt->state != AttemptState::starting && attempt->state != AttemptState::running) return;
+  const bool had_slot =
+      attempt->state == AttemptState::starting || attempt->state == AttemptState::running;
+  if (attempt->state == AttemptState::next) {
+    // One that the keeper was told not to begin.
+    if (e.outcome.started_unix_ms == 0) return never_begun(e.key, *attempt, e.outcome);
+  } else if (!had_slot) {
+    return;
+  }
   leave_state(e.key, *attempt);
+  if (had_slot) begin_next(e.key.job);
   attempt->outcome = e.outcome;
   if (attempt->stop.has_value()) {
     apply_stop(attempt->outcome, *attempt->stop);
@@ -299,6 +313,7 @@ void Core::State::on(const Adopted& e, TimeMs now) {
   }
   attempt.state = AttemptState::running;
   cpus_used_milli += cpus_of(e.spec);
+  enter_slot(e.key, attempt);
   begin_saves(attempt, now);
   consider_save(e.key, attempt, now);
   if (cpus_used_milli > config.cpus_milli) {
@@ -307,8 +322,13 @@ void Core::State::on(const Adopted& e, TimeMs now) {
 }
 
 void Core::State::on(const KeeperLost&, TimeMs) {
+  keeper_holds_next = false;
   for (auto& [key, attempt] : attempts) {
-    if (attempt.state != AttemptState::starting && attempt.state != AttemptState::running) continue;
+    // Which of those that came next it had begun nobody knows.
+    if (attempt.state != AttemptState::starting && attempt.state != AttemptState::running &&
+        attempt.state != AttemptState::next) {
+      continue;
+    }
     leave_state(key, attempt);
     end_saves(key, attempt);
     const int64_t started = attempt.outcome.started_unix_ms;
@@ -339,6 +359,8 @@ void Core::State::give_back_unstarted(const std::string& why) {
     if (attempt.state == AttemptState::leased || is_being_prepared(attempt.state) ||
         attempt.state == AttemptState::ready || attempt.state == AttemptState::held) {
       end_before_start(key, attempt, EndReason::vacated, why);
+    } else if (attempt.state == AttemptState::next) {
+      take_back_next(key, attempt, why);
     }
   }
 }
@@ -369,7 +391,7 @@ void Core::State::start_ready() {
     const AttemptKey key = ready.begin()->second;
     Attempt& attempt = attempts.at(key);
     const uint64_t wanted = uint64_t{cpus_used_milli} + cpus_of(attempt.spec);
-    if (wanted > config.cpus_milli && bug != PlantedBug::start_beyond_cpus) return;
+    if (wanted > config.cpus_milli && bug != PlantedBug::start_beyond_cpus) return give_next();
     leave_state(key, attempt);
     cpus_used_milli += cpus_of(attempt.spec);
     if (attempt.hold) {
@@ -383,7 +405,7 @@ void Core::State::start_ready() {
 // Enough is prepared for what will begin next. Whatever is leased besides needs no directories yet:
 // it gets those of ranks that have ended by then.
 bool Core::State::has_enough_ready(const Attempt& next) const {
-  const uint64_t count = ready.size() + preparing;
+  const uint64_t count = ready.size() + preparing + next_count;
   return count >= config.max_preparing && !next.hold &&
          count * cpus_of(next.spec) >= uint64_t{kReadyTimes} * config.cpus_milli;
 }

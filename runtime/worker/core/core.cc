@@ -80,6 +80,8 @@ std::string Core::State::check_invariants() const {
         if (!attempt.hold) return to_string(key) + " is held but of no gang";
         used += cpus_of(attempt.spec);
         break;
+      case AttemptState::next:
+        break;
       case AttemptState::starting:
       case AttemptState::running:
         used += cpus_of(attempt.spec);
@@ -114,6 +116,7 @@ std::string Core::State::check_invariants() const {
     return std::to_string(used) + " cpus (thousandths) in use of " +
            std::to_string(config.cpus_milli);
   }
+  if (std::string wrong = check_slots(); !wrong.empty()) return wrong;
   if (seen_preparing != preparing) return "the count of attempts being prepared is wrong";
   if (preparing > config.max_preparing) return "too many attempts are being prepared";
   if (in_leased != leased.size() + retry_at.size()) return "a leased attempt is in no queue";

@@ -6,6 +6,9 @@
 // last checkpoint) -> packing -> reporting -> acknowledged, then its directory is deleted. A stop
 // ends it from any state. Nothing is deleted before it is acknowledged.
 //
+// While all cpus are taken, the keeper is given what begins next of a job that it runs (next): it
+// begins one of them as soon as one of that job ends, before the worker hears of it.
+//
 // Of a job whose program is built here, a rank whose build is not there yet leaves the preparation
 // (building), so that other jobs' ranks are prepared meanwhile, and begins it again afterwards.
 #pragma once
@@ -169,6 +172,11 @@ struct Adopted {
 };
 // The keeper died with all it had: every running attempt is lost.
 struct KeeperLost {};
+// The keeper is there; whether it knows how to begin what comes next by itself (one that was
+// started by an older worker may not).
+struct KeeperFound {
+  bool holds_next = false;
+};
 // Why no rank may be started now (the machine's owner has it…); empty: ranks may. What runs runs
 // on: whether it is slowed down, frozen or stopped is the shell's. What had not begun is given
 // back.
@@ -184,7 +192,7 @@ using Event =
     std::variant<Connected, Disconnected, UpdateReceived, Prepared, PrepareFailed, BuildAwaited,
                  BuildDone, Started, Exited, Packed, PackFailed, CheckpointMarked, CheckpointSaved,
                  WasAbsent, PortChosen, Progressed, Acknowledged, ReportFailed, Adopted, KeeperLost,
-                 BusyChanged, ReportWanted, DrainRequested, TimerFired>;
+                 KeeperFound, BusyChanged, ReportWanted, DrainRequested, TimerFired>;
 
 // ---- actions
 // --------------------------------------------------------------------------------------
@@ -206,6 +214,9 @@ struct Start {
   uint16_t master_port = 0;
   uint32_t local_rank = 0, local_world_size = 1;
   Grant grant;
+  // It begins when fewer of its job run there than these: those that do are told with Exited, in
+  // the order in which they were given. 0: at once.
+  uint32_t most_of_job = 0;
 };
 // Rank 0 of a gang is prepared: find a port for it.
 struct ChoosePort {
@@ -220,6 +231,7 @@ struct Stop {
   AttemptKey key;
   EndReason reason = EndReason::revoked;
   uint64_t grace_ms = 0;
+  bool unless_begun = false;  // what the keeper has begun meanwhile runs on
 };
 struct Pack {
   AttemptKey key;
@@ -264,6 +276,7 @@ enum class AttemptState : uint8_t {
   building,
   ready,
   held,  // of a gang: its cpus are taken, it waits for the others
+  next,  // with the keeper, which begins it when one of its job ends
   starting,
   running,
   saving,  // has ended, and its last checkpoint is on its way

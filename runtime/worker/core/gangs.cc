@@ -41,6 +41,7 @@ void Core::State::start_held(const StartOrder& order) {
 void Core::State::begin_start(const AttemptKey& key, Attempt& attempt,
                               const std::string& master_addr, uint16_t master_port) {
   attempt.state = AttemptState::starting;
+  enter_slot(key, attempt);
   out.actions.push_back(Start{key, attempt.spec, master_addr, master_port, attempt.local_rank,
                               attempt.local_world_size, attempt.grant});
 }

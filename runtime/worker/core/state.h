@@ -49,6 +49,12 @@ struct Attempt {
   bool progress_fresh = false;          // not sent yet
 };
 
+// What the keeper has of a job.
+struct KeeperSlots {
+  uint32_t running = 0;                 // starting ones too
+  std::map<uint64_t, AttemptKey> next;  // by lease order
+};
+
 // A SendReport that carries ended attempts and was not answered yet.
 struct InFlight {
   std::vector<AttemptKey> keys;
@@ -71,6 +77,9 @@ struct Core::State {
   std::set<std::pair<TimeMs, AttemptKey>> retry_at;
   uint32_t preparing = 0;
   uint32_t cpus_used_milli = 0;
+  bool keeper_holds_next = false;
+  std::map<JobId, KeeperSlots> slots;
+  uint32_t next_count = 0;  // of all jobs
   // What adoption alone put above the limit (a worker restarted with fewer cpus) is no fault.
   uint32_t adopted_excess_milli = 0;
   bool draining = false, drained = false;
@@ -117,6 +126,7 @@ struct Core::State {
   void on(const ReportFailed& e, TimeMs now);
   void on(const Adopted& e, TimeMs now);
   void on(const KeeperLost& e, TimeMs now);
+  void on(const KeeperFound& e, TimeMs now);
   void on(const BusyChanged& e, TimeMs now);
   void on(const ReportWanted& e, TimeMs now);
   void on(const DrainRequested& e, TimeMs now);
@@ -136,6 +146,16 @@ struct Core::State {
   void start_ready();
   bool has_enough_ready(const Attempt& next) const;
   void prepare_leased();
+
+  // slots.cc
+  void enter_slot(const AttemptKey& key, Attempt& attempt);
+  void leave_slot(const AttemptKey& key, Attempt& attempt);
+  void leave_next(const AttemptKey& key, Attempt& attempt);
+  void begin_next(const JobId& job);
+  void give_next();
+  void take_back_next(const AttemptKey& key, Attempt& attempt, const std::string& why);
+  void never_begun(const AttemptKey& key, Attempt& attempt, const AttemptOutcome& outcome);
+  std::string check_slots() const;
 
   // checkpoints.cc
   void begin_saves(Attempt& attempt, TimeMs now);
@@ -162,7 +182,7 @@ struct Core::State {
 
   void requeue(const AttemptKey& key, Attempt& attempt);
   size_t small_in_flight() const;
-  uint64_t waiting() const { return leased.size() + preparing + ready.size(); }
+  uint64_t waiting() const { return leased.size() + preparing + ready.size() + next_count; }
   bool collects_ends() const;
   void send_reports(TimeMs now);
   void send_report(std::vector<AttemptKey> keys, bool large, TimeMs now);

@@ -89,9 +89,8 @@ Attempt::Attempt(Surroundings& around, protocol::keeper::Start::Reader start, Fi
       time_limit_(start.getTimeLimitMs()),
       grace_(start.getGraceMs()),
       output_limit_(start.getOutputLimitBytes()),
-      plan_(std::make_unique<OwnedPlan>()),
-      started_unix_ms_(unix_ms()),
-      since_(Clock::now()) {
+      most_of_job_(start.getMostOfJob()),
+      plan_(std::make_unique<OwnedPlan>()) {
   problem_ = plan_->fill(start);
   std::string spill = as_string(start.getSpillDirectory());
   // A stream outlives its attempt only by a write in progress; its complaints end before that.
@@ -123,6 +122,8 @@ bool Attempt::open_pipes() {
 
 pid_t Attempt::launch() {
   state_ = State::running;
+  started_unix_ms_ = unix_ms();
+  since_ = Clock::now();
   if (!problem_.empty()) {
     refuse(EndReason::cannot_start, problem_);
     return 0;

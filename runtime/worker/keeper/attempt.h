@@ -88,11 +88,14 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
 
   const AttemptKey& key() const { return key_; }
   const std::string& lease() const { return lease_; }
+  uint32_t most_of_job() const { return most_of_job_; }
+  bool begun() const { return started_unix_ms_ != 0; }
   bool finished() const { return state_ == State::finished; }
   pid_t program_pid() const { return program_pid_; }
   bool binds_done() const { return binds_done_; }
   void note_started();
   bool announced = false;  // `started` was sent
+  // 0: it has not begun.
   int64_t started_unix_ms() const { return started_unix_ms_; }
   const AttemptEnd& end() const { return end_; }
   const OutputStream& standard_output() const { return *output_; }
@@ -136,6 +139,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   containment::Limits limits_;
   std::chrono::milliseconds time_limit_, grace_;
   uint64_t output_limit_;
+  uint32_t most_of_job_;
   std::unique_ptr<OwnedPlan> plan_;
   Slot* slot_ = nullptr;
   pid_t shim_ = 0, program_pid_ = 0;

@@ -93,6 +93,7 @@ void Keeper::accept() {
 // A new connection replaces the old one: the worker was restarted.
 void Keeper::adopt(Connection::Socket socket) {
   if (connection_) connection_->close();
+  forget_waiting();
   connection_ = std::make_shared<Connection>(
       std::move(socket),
       [this](protocol::keeper::ToKeeper::Reader message) { on_message(message); },
@@ -105,6 +106,7 @@ void Keeper::adopt(Connection::Socket socket) {
 void Keeper::on_connection_lost(Connection& connection) {
   if (connection_.get() != &connection) return;
   connection_.reset();
+  forget_waiting();
   if (options_.die_with_parent) end_everything(kGraceAfterParent);
   if (relax_) around_.containment->relax();
   watch_limits();
@@ -182,6 +184,7 @@ void Keeper::on_hello(protocol::keeper::ToKeeper::Hello::Reader hello) {
   welcome.setKeeperPid(static_cast<uint32_t>(::getpid()));
   welcome.setContainment(around_.containment->description().c_str());
   welcome.setLacking(around_.containment->lacking().c_str());
+  welcome.setHoldsNext(true);
   auto list = welcome.initAttempts(static_cast<unsigned>(attempts_.size()));
   unsigned index = 0;
   for (const auto& [key, attempt] : attempts_) fill_attempt(list[index++], *attempt);
@@ -201,6 +204,11 @@ void Keeper::on_start(protocol::keeper::Start::Reader start) {
   ++running_;
   look_for_oom();
   if (ending_) return attempt->refuse(EndReason::vacated, "the keeper is being ended");
+  if (!must_wait(attempt)) begin(attempt);
+}
+
+void Keeper::begin(const std::shared_ptr<Attempt>& attempt) {
+  ++jobs_[attempt->key().job].running;
   pid_t shim = attempt->launch();
   if (shim == 0) return;
   shims_.emplace(shim, attempt);
@@ -209,9 +217,12 @@ void Keeper::on_start(protocol::keeper::Start::Reader start) {
 }
 
 void Keeper::on_stop(protocol::keeper::ToKeeper::Stop::Reader stop) {
-  if (Attempt* attempt = find(stop.getKey())) {
-    attempt->stop(static_cast<EndReason>(stop.getReason()), {}, milliseconds(stop.getGraceMs()));
-  }
+  Attempt* attempt = find(stop.getKey());
+  if (attempt == nullptr) return;
+  const auto reason = static_cast<EndReason>(stop.getReason());
+  if (is_waiting(*attempt)) return take_back(*attempt, reason);
+  if (stop.getUnlessBegun()) return;
+  attempt->stop(reason, {}, milliseconds(stop.getGraceMs()));
 }
 
 void Keeper::on_forget(protocol::keeper::Key::Reader key) {
@@ -364,11 +375,22 @@ void Keeper::send_exited(Attempt& attempt) {
 void Keeper::on_finished(Attempt& attempt) {
   --running_;
   send_exited(attempt);
+  const JobId job = attempt.key().job;
+  if (attempt.begun()) {
+    const auto of_job = jobs_.find(job);
+    --of_job->second.running;
+    begin_next(job);
+  }
+  if (const auto of_job = jobs_.find(job);
+      of_job != jobs_.end() && of_job->second.running == 0 && of_job->second.next.empty()) {
+    jobs_.erase(of_job);
+  }
   consider_ending();
 }
 
 void Keeper::end_everything(milliseconds grace) {
   ending_ = true;
+  refuse_waiting(EndReason::vacated, "the worker is being shut down");
   for (const auto& [key, attempt] : attempts_) {
     attempt->stop(EndReason::vacated, "the worker is being shut down", grace);
   }

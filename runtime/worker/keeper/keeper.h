@@ -74,6 +74,7 @@ class Keeper {
   void on_message(protocol::keeper::ToKeeper::Reader message);
   void on_hello(protocol::keeper::ToKeeper::Hello::Reader hello);
   void on_start(protocol::keeper::Start::Reader start);
+  void begin(const std::shared_ptr<Attempt>& attempt);
   void on_stop(protocol::keeper::ToKeeper::Stop::Reader stop);
   void on_forget(protocol::keeper::Key::Reader key);
   void on_read_output(protocol::keeper::ToKeeper::ReadOutput::Reader request);
@@ -97,6 +98,15 @@ class Keeper {
   void consider_ending();
   Attempt* find(protocol::keeper::Key::Reader key);
 
+  // ---- next.cc
+  bool must_wait(const std::shared_ptr<Attempt>& attempt);
+  void begin_next(JobId job);
+  bool is_waiting(const Attempt& attempt) const;
+  void take_back(Attempt& attempt, EndReason reason);
+  std::vector<std::shared_ptr<Attempt>> take_all_waiting();
+  void forget_waiting();
+  void refuse_waiting(EndReason reason, const std::string& detail);
+
   asio::io_context& io_;
   KeeperOptions options_;
   Surroundings around_;
@@ -111,8 +121,14 @@ class Keeper {
   std::map<AttemptKey, std::shared_ptr<Attempt>> attempts_;
   std::unordered_map<pid_t, std::shared_ptr<Attempt>> shims_;
   std::vector<std::shared_ptr<Attempt>> starting_;
+  // What it begins by itself when one of the same job ends.
+  struct OfJob {
+    uint32_t running = 0;
+    std::deque<std::shared_ptr<Attempt>> next;
+  };
+  std::map<JobId, OfJob> jobs_;
   std::deque<std::pair<std::chrono::steady_clock::time_point, std::shared_ptr<Attempt>>> unwatched_;
-  size_t running_ = 0;
+  size_t running_ = 0;  // or about to
   bool ending_ = false;
 };
 

@@ -88,6 +88,7 @@ void encode(const LaunchRequest& request, protocol::keeper::Start::Builder start
   start.setMemoryLimitBytes(request.memory_limit_bytes);
   start.setCpusMilli(request.cpus_milli);
   start.setProcessLimit(request.process_limit);
+  start.setMostOfJob(request.most_of_job);
 }
 
 }  // namespace pesc::worker

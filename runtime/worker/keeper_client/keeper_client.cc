@@ -66,6 +66,7 @@ class Link : public std::enable_shared_from_this<Link> {
   }
 
   uint32_t pid() const { return pid_; }
+  bool holds_next() const { return holds_next_; }
 
   void close() {
     closed_ = true;
@@ -165,6 +166,7 @@ class Link : public std::enable_shared_from_this<Link> {
     }
     welcomed_ = true;
     pid_ = welcome.getKeeperPid();
+    holds_next_ = welcome.getHoldsNext();
     std::vector<KeptAttempt> attempts;
     attempts.reserve(welcome.getAttempts().size());
     for (auto attempt : welcome.getAttempts()) attempts.push_back(to_kept_attempt(attempt));
@@ -221,6 +223,7 @@ class Link : public std::enable_shared_from_this<Link> {
   std::string in_flight_;
   std::map<uint64_t, std::function<void(KeeperClient::Output)>> readers_;
   uint32_t pid_ = 0;
+  bool holds_next_ = false;
   bool writing_ = false, flush_posted_ = false, welcomed_ = false, retried_ = false,
        closed_ = false;
 };
@@ -231,6 +234,7 @@ class Client final : public KeeperClient {
   ~Client() override { link_->close(); }
 
   uint32_t pid() const override { return link_->pid(); }
+  bool holds_next() const override { return link_->holds_next(); }
 
   void start(const LaunchRequest& request) override {
     capnp::MallocMessageBuilder message;
@@ -238,12 +242,14 @@ class Client final : public KeeperClient {
     link_->send(message);
   }
 
-  void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms) override {
+  void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms,
+            bool unless_begun) override {
     capnp::MallocMessageBuilder message;
     auto stop = message.initRoot<ToKeeper>().initStop();
     fill_key(stop.initKey(), key);
     stop.setReason(static_cast<uint8_t>(reason));
     stop.setGraceMs(grace_ms);
+    stop.setUnlessBegun(unless_begun);
     link_->send(message);
   }
 

@@ -32,6 +32,8 @@ struct LaunchRequest {
   uint64_t memory_limit_bytes = 0;
   uint32_t cpus_milli = 0;
   uint32_t process_limit = 0;
+  // It begins when fewer of its job run there than these; 0: at once. Only with holds_next().
+  uint32_t most_of_job = 0;
 };
 
 struct KeptExit {
@@ -85,8 +87,13 @@ class KeeperClient {
   }
   virtual ~KeeperClient() = default;
   virtual uint32_t pid() const = 0;  // of the keeper; 0: not known before on_welcome
+  // It knows most_of_job and unless_begun: one that an older worker started may not. From
+  // on_welcome on.
+  virtual bool holds_next() const = 0;
   virtual void start(const LaunchRequest& request) = 0;
-  virtual void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms) = 0;
+  // unless_begun: what runs by now runs on.
+  virtual void stop(const AttemptKey& key, EndReason reason, uint64_t grace_ms,
+                    bool unless_begun = false) = 0;
   // Frozen time counts towards no limit. A stop thaws.
   virtual void freeze(const AttemptKey& key, bool frozen) = 0;
   // To a part of its cpus, 1 to 99; 100: no longer. Time counts as much less meanwhile.

@@ -224,6 +224,7 @@ absl::Status WorkerShell::open_keeper() {
 void WorkerShell::on_welcome(std::vector<KeptAttempt> kept) {
   keeper_failures_ = 0;
   if (monitor_) monitor_->set_keeper(static_cast<pid_t>(keeper_->pid()));
+  push(KeeperFound{keeper_->holds_next()});
   if (std::exchange(welcomed_, true)) return;  // a new keeper, after one was lost: it has nothing
   std::set<AttemptKey> keys;
   for (KeptAttempt& attempt : kept) {

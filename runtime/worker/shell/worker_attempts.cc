@@ -313,6 +313,7 @@ void WorkerShell::on(Start& action) {
                                    : attempt->spec->resources.memory_bytes;
   request.cpus_milli = attempt->spec->resources.cpus_milli;
   request.process_limit = kProcessLimit;
+  request.most_of_job = action.most_of_job;
   attempt->with_keeper = attempt->running = attempt->was_started = true;
   keeper_->start(request);
   if (monitor_ && monitor_->verdict().mode != owner::Mode::run) pace(attempt->key);
@@ -324,7 +325,9 @@ void WorkerShell::on(Stop& action) {
       action.reason == EndReason::cancelled ||
       (action.reason == EndReason::revoked && attempt != nullptr && !attempt->spec->parallel);
   if (attempt != nullptr && unwanted) cancel_save(*attempt);
-  if (keeper_ != nullptr) keeper_->stop(action.key, action.reason, action.grace_ms);
+  if (keeper_ != nullptr) {
+    keeper_->stop(action.key, action.reason, action.grace_ms, action.unless_begun);
+  }
 }
 
 void WorkerShell::on_exited(KeptExit exit) {
