@@ -71,12 +71,14 @@ absl::Status ChangeCheck::end(int fd, uint64_t read_bytes,
   return absl::OkStatus();
 }
 
-absl::StatusOr<BlobRef> hash_file(const std::filesystem::path& path) {
+absl::StatusOr<BlobRef> hash_file(const std::filesystem::path& path,
+                                  const std::optional<ChangeCheck>& unchanged) {
   // O_NONBLOCK: a pipe that nobody writes to must be refused, not waited for.
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!fd) return errno_status(errno, "cannot open", path);
   absl::StatusOr<ChangeCheck> check = ChangeCheck::start(fd.get(), path);
   if (!check.ok()) return check.status();
+  if (unchanged) check = *unchanged;
   Hasher hasher;
   std::vector<char> buffer(256 * 1024);
   while (true) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -29,10 +30,6 @@ class Hasher {
   uint64_t size_bytes_ = 0;
 };
 
-// What a regular file holds. Aborted ("changed while it was being read: …") when its size or times
-// changed from the first to the last byte; InvalidArgument when it is no regular file.
-absl::StatusOr<BlobRef> hash_file(const std::filesystem::path& path);
-
 // Watches an open regular file for changes between two moments.
 class ChangeCheck {
  public:
@@ -46,5 +43,11 @@ class ChangeCheck {
   uint64_t size_bytes_ = 0;
   int64_t modified_ns_ = 0, changed_ns_ = 0;
 };
+
+// What a regular file holds. Aborted ("changed while it was being read: …") when its size or times
+// changed from the first to the last byte, or since `unchanged` saw it; InvalidArgument when it is
+// no regular file.
+absl::StatusOr<BlobRef> hash_file(const std::filesystem::path& path,
+                                  const std::optional<ChangeCheck>& unchanged = std::nullopt);
 
 }  // namespace pesc::blob

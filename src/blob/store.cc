@@ -65,6 +65,12 @@ std::optional<uint64_t> StoreImpl::size_bytes(const Digest& digest) const {
   return std::nullopt;
 }
 
+bool StoreImpl::has_large_of(uint64_t size_bytes) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(large_.begin(), large_.end(),
+                     [&](const auto& each) { return each.second.size_bytes == size_bytes; });
+}
+
 absl::StatusOr<BlobRef> StoreImpl::put(std::string_view bytes) {
   const Digest digest = sha256(bytes);
   if (bytes.size() < options_.pack_below_bytes) return put_hashed(digest, bytes);
@@ -215,35 +221,53 @@ absl::StatusOr<std::shared_ptr<Fd>> StoreImpl::open_large(const Digest& digest,
   return fd;
 }
 
-absl::StatusOr<std::string> StoreImpl::read(const Digest& digest, uint64_t offset,
-                                            uint64_t max_bytes) const {
+absl::StatusOr<StoreImpl::Place> StoreImpl::locate(const Digest& digest) const {
+  std::lock_guard lock(mutex_);
   absl::StatusOr<std::shared_ptr<Fd>> fd;
-  uint64_t size_bytes = 0, start = 0;
-  std::filesystem::path path;
-  {
-    std::lock_guard lock(mutex_);
-    if (auto packed = packed_.find(digest); packed != packed_.end()) {
-      Pack& pack = *packs_.at(packed->second.pack);
-      fd = pack_fd(pack);
-      size_bytes = packed->second.size_bytes;
-      start = packed->second.offset;
-      path = pack.path;
-    } else if (auto large = large_.find(digest); large != large_.end()) {
-      fd = open_large(digest, large->second);
-      size_bytes = large->second.size_bytes;
-      path = options_.directory / "large";
-    } else {
-      return not_here(digest);
-    }
+  Place place;
+  if (auto packed = packed_.find(digest); packed != packed_.end()) {
+    Pack& pack = *packs_.at(packed->second.pack);
+    fd = pack_fd(pack);
+    place = {nullptr, packed->second.offset, packed->second.size_bytes, pack.path};
+  } else if (auto large = large_.find(digest); large != large_.end()) {
+    fd = open_large(digest, large->second);
+    place = {nullptr, 0, large->second.size_bytes, options_.directory / "large"};
+  } else {
+    return not_here(digest);
   }
   if (!fd.ok()) return fd.status();
-  if (offset >= size_bytes) return std::string();
-  const uint64_t wanted = std::min(max_bytes, size_bytes - offset);
-  absl::StatusOr<std::string> bytes = pread_up_to((*fd)->get(), start + offset, wanted, path);
+  place.fd = *std::move(fd);
+  return place;
+}
+
+absl::StatusOr<std::string> StoreImpl::read(const Digest& digest, uint64_t offset,
+                                            uint64_t max_bytes) const {
+  absl::StatusOr<Place> place = locate(digest);
+  if (!place.ok()) return place.status();
+  if (offset >= place->size_bytes) return std::string();
+  const uint64_t wanted = std::min(max_bytes, place->size_bytes - offset);
+  absl::StatusOr<std::string> bytes =
+      pread_up_to(place->fd->get(), place->start + offset, wanted, place->path);
   if (bytes.ok() && bytes->size() != wanted) {
-    return absl::DataLossError("blob " + to_hex(digest) + " is cut short in " + path.string());
+    return absl::DataLossError("blob " + to_hex(digest) + " is cut short in " +
+                               place->path.string());
   }
   return bytes;
+}
+
+bool StoreImpl::read_cached(const Digest& digest, uint64_t offset, char* to, uint64_t size) const {
+  absl::StatusOr<Place> place = locate(digest);
+  if (!place.ok() || offset > place->size_bytes || size > place->size_bytes - offset) return false;
+  uint64_t got = 0;
+  while (got < size) {
+    iovec part{to + got, size - got};
+    const ssize_t n = ::preadv2(place->fd->get(), &part, 1,
+                                static_cast<off_t>(place->start + offset + got), RWF_NOWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    got += static_cast<uint64_t>(n);
+  }
+  return true;
 }
 
 // Whether it is settled, by a link or by an error in `status`; else it is to be copied.

@@ -41,6 +41,9 @@ class Store {
 
   virtual bool contains(const Digest& digest) const = 0;
   virtual std::optional<uint64_t> size_bytes(const Digest& digest) const = 0;
+  // Whether one that is a file of its own has exactly that size: if not, what is that large need
+  // not be hashed to know that it is missing. Looks at each such file's entry.
+  virtual bool has_large_of(uint64_t size_bytes) const = 0;
 
   // Stores a whole blob and returns its name. Not durable before sync().
   virtual absl::StatusOr<BlobRef> put(std::string_view bytes) = 0;
@@ -82,6 +85,12 @@ class Store {
   // At most max_bytes from `offset`; shorter only at the end. NotFound when it is not here.
   virtual absl::StatusOr<std::string> read(const Digest& digest, uint64_t offset,
                                            uint64_t max_bytes) const = 0;
+
+  // The `size` bytes from `offset`, when they are there and in memory already; else false, and what
+  // is at `to` is of no use: read() has them, and the error if there is one. Does not wait for a
+  // disk.
+  virtual bool read_cached(const Digest& digest, uint64_t offset, char* to,
+                           uint64_t size) const = 0;
 
   // Writes the blob to a new file (reflink or copy) of exactly `mode`; `link`: a hard link to the
   // store's own file where the blob is one and no other link needs another mode; the caller

@@ -56,12 +56,14 @@ class StoreImpl final : public Store {
 
   bool contains(const Digest& digest) const override;
   std::optional<uint64_t> size_bytes(const Digest& digest) const override;
+  bool has_large_of(uint64_t size_bytes) const override;
   absl::StatusOr<BlobRef> put(std::string_view bytes) override;
   absl::StatusOr<std::unique_ptr<Writer>> begin(std::optional<BlobRef> expected) override;
   absl::StatusOr<BlobRef> put_file(const std::filesystem::path& path) override;
   absl::Status sync() override;
   absl::StatusOr<std::string> read(const Digest& digest, uint64_t offset,
                                    uint64_t max_bytes) const override;
+  bool read_cached(const Digest& digest, uint64_t offset, char* to, uint64_t size) const override;
   absl::Status materialise(const Digest& digest, const std::filesystem::path& target, uint32_t mode,
                            bool link) const override;
   absl::Status retain(const std::function<bool(const Digest&)>& wanted) override;
@@ -109,6 +111,12 @@ class StoreImpl final : public Store {
   PackPtr new_pack(uint32_t id);
   absl::Status append(const Digest& digest, std::string_view bytes);
   absl::StatusOr<std::shared_ptr<Fd>> open_large(const Digest& digest, const Large& large) const;
+  struct Place {
+    std::shared_ptr<Fd> fd;
+    uint64_t start = 0, size_bytes = 0;
+    std::filesystem::path path;
+  };
+  absl::StatusOr<Place> locate(const Digest& digest) const;  // takes mutex_
   void drop_packed(const Packed& where);
   void drop_large(const Digest& digest, const Large& large);
   void unlink_pack(Pack& pack);

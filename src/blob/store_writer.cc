@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "blob/hash_beside.h"
 #include "blob/store_impl.h"
 
 namespace pesc::blob {
@@ -81,7 +82,14 @@ class StoreWriter final : public Store::Writer {
                                  std::to_string(expected_->size_bytes) +
                                  " bytes it was said to be");
     }
-    hasher_.update(bytes);
+    // Until this returns the bytes are there; whatever it returns, they have been hashed.
+    hasher_.start(bytes);
+    absl::Status status = write(bytes);
+    hasher_.join();
+    return status;
+  }
+
+  absl::Status write(std::string_view bytes) {
     if (!fd_ && hasher_.size_bytes() < store_.options_.pack_below_bytes) {
       buffer_ += bytes;
       return absl::OkStatus();
@@ -113,7 +121,7 @@ class StoreWriter final : public Store::Writer {
 
   StoreImpl& store_;
   const std::optional<BlobRef> expected_;
-  Hasher hasher_;
+  HashBeside hasher_;
   std::string buffer_;
   Fd fd_;
   std::shared_ptr<const Store::Prefix> prefix_;

@@ -262,6 +262,43 @@ TEST_F(StoreTest, WhatHasComeOfALargeBlobCanBeReadMeanwhile) {
   expect_holds(bytes);
 }
 
+// Hashed beside the writing, from some size on; in pieces of all sizes, by more than may have a
+// thread.
+TEST_F(StoreTest, ALargeBlobIsWhatItsPiecesAre) {
+  const std::string bytes = noise(9 << 20, 3);
+  std::vector<std::unique_ptr<Store::Writer>> writers;
+  for (int i = 0; i < 6; ++i) {
+    writers.push_back(*store_->begin(std::nullopt));
+    size_t piece = 600 << 10;
+    for (size_t at = 0; at < bytes.size(); at += piece, piece = piece % (900 << 10) + 70'001) {
+      ASSERT_OK(writers.back()->append(std::string_view(bytes).substr(at, piece)));
+    }
+    EXPECT_EQ(writers.back()->written_bytes(), bytes.size());
+  }
+  for (auto& writer : writers) {
+    EXPECT_EQ(*writer->finish(), (BlobRef{sha256(bytes), bytes.size()}));
+  }
+  EXPECT_EQ(*store_->read(sha256(bytes), 0, UINT64_MAX), bytes);
+  EXPECT_TRUE(store_->has_large_of(bytes.size()));
+  EXPECT_FALSE(store_->has_large_of(bytes.size() + 1));
+}
+
+TEST_F(StoreTest, WhatIsInMemoryIsReadFromThere) {
+  for (const size_t size : {size_t{500}, size_t{100'000}}) {
+    const std::string bytes = noise(size, 1);
+    const Digest digest = put(bytes);
+    std::string got(size, '?');
+    if (!store_->read_cached(digest, 0, got.data(), size)) continue;  // not of every file system
+    EXPECT_EQ(got, bytes);
+    ASSERT_TRUE(store_->read_cached(digest, size - 100, got.data(), 100));
+    EXPECT_EQ(got.substr(0, 100), bytes.substr(size - 100));
+    EXPECT_FALSE(store_->read_cached(digest, size - 100, got.data(), 101)) << "past its end";
+    EXPECT_FALSE(store_->read_cached(digest, UINT64_MAX, got.data(), 1));
+  }
+  char to = 0;
+  EXPECT_FALSE(store_->read_cached(sha256("not here"), 0, &to, 1));
+}
+
 TEST_F(StoreTest, AWriterRefusesWhatIsNotExpected) {
   const std::string bytes = noise(5000);
   for (const BlobRef& expected : {BlobRef{sha256("other"), 5000}, BlobRef{sha256(bytes), 5001},
