@@ -52,10 +52,12 @@ class RunCommand {
     embedded_ = !named->has_value();
     if (int code = check_flags(); code != 0) return code;
     // All that can be wrong with the job is found before anything is started or stored.
-    absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job);
+    const bool digest_first = embedded_ || options_.resume;
+    absl::StatusOr<client::PreparedJob> prepared =
+        client::prepare(*job, digest_first ? client::Naming::now : client::Naming::when_sent);
     if (!prepared.ok()) return fail(in_flags(prepared.status()));
     if (absl::Status fits = check_fits_here(prepared->spec); !fits.ok()) return fail(fits);
-    digest_ = to_hex(client::digest_of(prepared->spec));
+    if (digest_first) digest_ = to_hex(client::digest_of(prepared->spec));
     if (options_.resume && RunDirectory(options_.output).completed() == digest_) {
       say("'" + options_.output +
           "' holds the complete results of this job: nothing is left to do");
@@ -89,6 +91,7 @@ class RunCommand {
       return fail(another_job());
     }
     if (!handle.ok()) return fail(in_flags(handle.status()));
+    if (!digest_first) digest_ = to_hex(client::digest_of(prepared->spec));
     unclaim_ = false;
     if (resuming_ && !submitted.interrupted) retry_failed(*client, *handle);
     return follow(*client, *handle, submitted);
@@ -255,7 +258,7 @@ int submit(const Common& common, const JobOptions& options) {
   std::vector<std::string> sent;
   absl::StatusOr<Job> job = make_job(options, sent);
   if (!job.ok()) return fail(job.status());
-  absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job);
+  absl::StatusOr<client::PreparedJob> prepared = client::prepare(*job, client::Naming::when_sent);
   if (!prepared.ok()) return fail(in_flags(prepared.status()));
   absl::StatusOr<Client> client = connect(common);
   if (!client.ok()) return fail(client.status());

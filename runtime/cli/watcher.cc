@@ -339,7 +339,7 @@ void block_signals() {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
-Submitted submit_watching(Client& client, const client::PreparedJob& job, const std::string& id) {
+Submitted submit_watching(Client& client, client::PreparedJob& job, const std::string& id) {
   Submitted out;
   Signals signals;
   auto inbox = std::make_shared<Inbox>();

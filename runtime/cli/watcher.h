@@ -24,7 +24,7 @@ struct Submitted {
   bool interrupted = false;
   bool hung_up = false;  // the terminal was lost
 };
-Submitted submit_watching(Client& client, const client::PreparedJob& job, const std::string& id);
+Submitted submit_watching(Client& client, client::PreparedJob& job, const std::string& id);
 
 struct WatchOptions {
   bool cancel_on_interrupt = true;  // `run`; false: `watch` only stops watching

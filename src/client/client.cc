@@ -24,7 +24,26 @@ JobId mint_job_id() {
   return JobId{seconds << 32 | random()};
 }
 
-absl::Status prepared_upload(Session& session, const client::PreparedJob& job) {
+// Sends what nobody has hashed yet; where the coordinator wants its name first, it gets one here.
+absl::Status name_large_files(Session& session, client::PreparedJob& job) {
+  while (!job.unnamed.empty()) {
+    const auto [stand_in, unchanged] = *job.unnamed.begin();
+    const std::filesystem::path path = job.sources.at(stand_in);
+    absl::StatusOr<std::optional<BlobRef>> named = client::upload_unnamed(session, path, unchanged);
+    if (!named.ok()) return named.status();
+    if (!named->has_value()) {
+      absl::StatusOr<BlobRef> hashed = blob::hash_file(path, unchanged);
+      if (!hashed.ok()) return client::changed_file(path);
+      *named = *hashed;
+    }
+    client::rename_blob(job, stand_in, **named);
+    job.unnamed.erase(stand_in);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status prepared_upload(Session& session, client::PreparedJob& job) {
+  if (absl::Status named = name_large_files(session, job); !named.ok()) return named;
   std::vector<BlobRef> blobs;
   std::map<Digest, bool> seen;
   for (const FileRef& file : job.spec.files) {
@@ -85,12 +104,12 @@ const std::shared_ptr<Session>& Client::session() const { return state_->session
 bool Client::embedded() const { return state_->session->embedded(); }
 
 absl::StatusOr<JobHandle> Client::submit(const Job& job, const std::string& id_text) {
-  absl::StatusOr<client::PreparedJob> prepared = client::prepare(job);
+  absl::StatusOr<client::PreparedJob> prepared = client::prepare(job, client::Naming::when_sent);
   if (!prepared.ok()) return prepared.status();
   return client::submit(*this, *prepared, id_text);
 }
 
-absl::StatusOr<JobHandle> client::submit(const Client& client, const PreparedJob& job,
+absl::StatusOr<JobHandle> client::submit(const Client& client, PreparedJob& job,
                                          const std::string& id_text) {
   absl::StatusOr<JobId> id = id_text.empty() ? mint_job_id() : parse_job_id(id_text);
   if (!id.ok()) return id.status();

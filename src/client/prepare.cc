@@ -1,5 +1,6 @@
 #include "client/prepare.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "blob/files.h"
 #include "blob/hash.h"
 #include "blob/pack.h"
 #include "model/text.h"
@@ -21,6 +23,9 @@ namespace pesc::client {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Smaller ones are hashed sooner than a coordinator is asked.
+constexpr uint64_t kLargeBytes = 16 << 20;
 
 absl::Status refuse(const std::string& message) { return absl::InvalidArgumentError(message); }
 
@@ -53,7 +58,7 @@ bool takes_code(std::string_view argument) {
 
 class Preparation {
  public:
-  explicit Preparation(const Job& job) : job_(job) {}
+  Preparation(const Job& job, Naming naming) : job_(job), naming_(naming) {}
 
   absl::StatusOr<PreparedJob> run() {
     absl::Status status = plain_fields();
@@ -241,12 +246,13 @@ class Preparation {
     }
     absl::StatusOr<std::string> normal = normalise_relative_path(place);
     if (!normal.ok()) return normal.status();
-    absl::StatusOr<BlobRef> blob = blob::hash_file(path);
+    absl::StatusOr<BlobRef> blob = blob_of(path, kind, !placed_.contains(*normal));
     // Whatever it is, permission too: it is the job's input that is bad, not the coordinator.
     if (!blob.ok()) return refuse(std::string(blob.status().message()));
     FileRef file{*normal, kind, *blob, mode & 0777u};
     auto [known, fresh] = placed_.try_emplace(*normal, file);
     if (!fresh) {
+      if (absl::Status named = name_now(known->second); !named.ok()) return named;
       if (known->second == file) return absl::OkStatus();
       return refuse("two different files would be " + in_quotes(*normal) +
                     " in the rank's directory; rename one");
@@ -263,7 +269,39 @@ class Preparation {
     return absl::OkStatus();
   }
 
+  // What a file holds, or what stands for that until it is sent.
+  absl::StatusOr<BlobRef> blob_of(const fs::path& path, FileKind kind, bool may_wait) {
+    // An archive is read anyway, to be checked.
+    if (naming_ == Naming::now || kind == FileKind::archive || !may_wait) {
+      return blob::hash_file(path);
+    }
+    blob::Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+    if (!fd) return blob::errno_status(errno, "cannot open", path);
+    absl::StatusOr<blob::ChangeCheck> check = blob::ChangeCheck::start(fd.get(), path);
+    if (!check.ok()) return check.status();
+    if (check->size_bytes() < kLargeBytes) return blob::hash_file(path);
+    const BlobRef stand_in{sha256("not hashed yet: " + fs::absolute(path).string()),
+                           check->size_bytes()};
+    out_.unnamed.try_emplace(stand_in.digest, *check);
+    return stand_in;
+  }
+
+  // Another file is to have the same place: whether it is the same one, only their bytes tell.
+  absl::Status name_now(FileRef& file) {
+    const auto source = out_.sources.find(file.blob.digest);
+    if (source == out_.sources.end() || out_.unnamed.erase(file.blob.digest) == 0) {
+      return absl::OkStatus();
+    }
+    const fs::path path = source->second;
+    absl::StatusOr<BlobRef> blob = blob::hash_file(path);
+    if (!blob.ok()) return refuse(std::string(blob.status().message()));
+    rename_blob(out_, file.blob.digest, *blob);
+    file.blob = *blob;
+    return absl::OkStatus();
+  }
+
   const Job& job_;
+  const Naming naming_;
   PreparedJob out_;
   std::map<std::string, FileRef> placed_;
   std::set<fs::path> ancestors_;
@@ -286,6 +324,18 @@ bool builds_its_program(const Job& job) {
 
 Digest digest_of(const JobSpec& spec) { return sha256(protocol::serialize_spec(spec)); }
 
-absl::StatusOr<PreparedJob> prepare(const Job& job) { return Preparation(job).run(); }
+absl::StatusOr<PreparedJob> prepare(const Job& job, Naming naming) {
+  return Preparation(job, naming).run();
+}
+
+void rename_blob(PreparedJob& job, const Digest& stand_in, const BlobRef& blob) {
+  for (FileRef& file : job.spec.files) {
+    if (file.kind != FileKind::directory && file.blob.digest == stand_in) file.blob = blob;
+  }
+  auto source = job.sources.extract(stand_in);
+  if (source.empty()) return;
+  source.key() = blob.digest;
+  job.sources.insert(std::move(source));
+}
 
 }  // namespace pesc::client

@@ -7,6 +7,10 @@
 #include <cstring>
 #include <deque>
 #include <future>
+#include <optional>
+#include <utility>
+
+#include "protocol/codec.h"
 
 namespace pesc::client {
 namespace {
@@ -61,6 +65,7 @@ class File {
     }
     return have;
   }
+  int fd() const { return fd_; }
   // Not one that has grown: that is not what was hashed.
   bool ends_at(uint64_t offset) {
     char more;
@@ -73,67 +78,116 @@ class File {
   int fd_;
 };
 
-absl::Status changed(const fs::path& path) {
-  return absl::AbortedError("'" + path.string() +
-                            "' changed while it was being submitted; nothing was stored, submit "
-                            "again when it is complete");
+// A large file on its way: a window of chunks, in order.
+struct Sending {
+  fs::path path;
+  uint64_t size_bytes = 0;
+  std::optional<BlobRef> name;                 // nothing: the coordinator gives it
+  std::optional<blob::ChangeCheck> unchanged;  // where it has no name that would tell
+  File file;
+  bool vanished = false;  // it is not what it was
+
+  // Whether the last byte read was the last one of what was to be sent.
+  bool is_whole() {
+    if (!file.ends_at(size_bytes)) return false;
+    return !unchanged || unchanged->end(file.fd(), size_bytes, path).ok();
+  }
+};
+
+using Sent = std::optional<BlobRef>;  // nothing: it must have a name before it is sent
+
+// One attempt. `upload`: for this file.
+kj::Promise<Sent> send_chunks(std::shared_ptr<Sending> sending, Upload::Client upload) {
+  struct State {
+    explicit State(Upload::Client upload) : upload(kj::mv(upload)) {}
+    Upload::Client upload;
+    uint64_t next = 0;
+  };
+  auto state = std::make_shared<State>(kj::mv(upload));
+  auto lanes = kj::heapArrayBuilder<kj::Promise<void>>(kWindowChunks);
+  for (uint32_t i = 0; i < kWindowChunks; ++i) {
+    // Each lane sends its next chunk when its last one was answered: a window, in order.
+    auto lane = std::make_shared<std::function<kj::Promise<void>()>>();
+    std::weak_ptr<std::function<kj::Promise<void>()>> weak = lane;
+    *lane = [sending, state, weak]() -> kj::Promise<void> {
+      if (state->next >= sending->size_bytes || sending->vanished) return kj::READY_NOW;
+      uint64_t offset = state->next;
+      size_t size = std::min<uint64_t>(kChunkBytes, sending->size_bytes - offset);
+      auto request = state->upload.writeRequest(capnp::MessageSize{size / 8 + 32, 1});
+      request.setOffset(offset);
+      // Straight into the message: no byte is copied in between.
+      capnp::Data::Builder data = request.initData(size);
+      absl::StatusOr<size_t> have =
+          sending->file.read(offset, reinterpret_cast<char*>(data.begin()), size);
+      bool last = offset + size == sending->size_bytes;
+      if (!have.ok() || *have != size || (last && !sending->is_whole())) {
+        sending->vanished = true;
+        return kj::READY_NOW;
+      }
+      state->next += size;
+      auto self = weak.lock();
+      return request.send().ignoreResult().then([self] { return (*self)(); });
+    };
+    lanes.add((*lane)().attach(kj::heap(lane)));
+  }
+  return kj::joinPromises(lanes.finish()).then([sending, state]() -> kj::Promise<Sent> {
+    if (sending->vanished) return Sent();
+    return state->upload.finishRequest().send().then(
+        [sending](capnp::Response<Upload::FinishResults> response) -> Sent {
+          // An older coordinator says nothing of the name that it was told.
+          if (sending->name) return sending->name;
+          absl::StatusOr<BlobRef> blob = protocol::decode(response.getBlob());
+          rpc::throw_if_error(blob.status());
+          if (blob->empty() || blob->size_bytes != sending->size_bytes) {
+            rpc::throw_if_error(absl::InternalError("the coordinator has named another blob"));
+          }
+          return *blob;
+        });
+  });
+}
+
+absl::StatusOr<Sent> send_large(Session& session, std::shared_ptr<Sending> sending) {
+  // One promise for the whole upload, so that a broken connection starts it again from the front.
+  absl::StatusOr<Sent> sent = session.call<Sent>([sending](UserSession& user) {
+    return blobs_of(user).then([sending](Blobs::Client blobs) -> kj::Promise<Sent> {
+      if (sending->name) {
+        auto request = blobs.uploadRequest();
+        protocol::encode(request.initBlob(), *sending->name);
+        return request.send().then([sending](capnp::Response<Blobs::UploadResults> response) {
+          return send_chunks(sending, response.getUpload());
+        });
+      }
+      auto request = blobs.beginRequest();
+      request.setSizeBytes(sending->size_bytes);
+      return request.send().then(
+          [sending](capnp::Response<Blobs::BeginResults> response) -> kj::Promise<Sent> {
+            if (!response.hasUpload()) return Sent();
+            return send_chunks(sending, response.getUpload());
+          },
+          [](kj::Exception&& e) -> kj::Promise<Sent> {
+            if (e.getType() == kj::Exception::Type::UNIMPLEMENTED) return Sent();
+            return kj::mv(e);
+          });
+    });
+  });
+  if (sending->vanished || sent.status().code() == absl::StatusCode::kDataLoss) {
+    return changed_file(sending->path);
+  }
+  return sent;
+}
+
+absl::StatusOr<std::shared_ptr<Sending>> open_sending(const fs::path& path, uint64_t size_bytes) {
+  absl::StatusOr<File> opened = File::open(path);
+  if (!opened.ok()) return opened.status();
+  return std::make_shared<Sending>(
+      Sending{path, size_bytes, std::nullopt, std::nullopt, *std::move(opened)});
 }
 
 absl::Status upload_large(Session& session, const BlobRef& blob, const fs::path& path) {
-  absl::StatusOr<File> opened = File::open(path);
-  if (!opened.ok()) return opened.status();
-  auto file = std::make_shared<File>(*std::move(opened));
-  auto vanished = std::make_shared<bool>(false);
-  // One promise for the whole upload, so that a broken connection starts it again from the front.
-  absl::Status status = session.call_void([&](UserSession& user) {
-    struct State {
-      explicit State(Upload::Client upload) : upload(kj::mv(upload)) {}
-      Upload::Client upload;
-      uint64_t next = 0;
-    };
-    return blobs_of(user)
-        .then([&blob](Blobs::Client blobs) {
-          auto request = blobs.uploadRequest();
-          request.getBlob().setDigest(as_data(blob.digest));
-          request.getBlob().setSizeBytes(blob.size_bytes);
-          return request.send();
-        })
-        .then([&, file, vanished](capnp::Response<Blobs::UploadResults> response) {
-          auto state = std::make_shared<State>(response.getUpload());
-          auto lanes = kj::heapArrayBuilder<kj::Promise<void>>(kWindowChunks);
-          for (uint32_t i = 0; i < kWindowChunks; ++i) {
-            // Each lane sends its next chunk when its last one was answered: a window, in order.
-            auto lane = std::make_shared<std::function<kj::Promise<void>()>>();
-            std::weak_ptr<std::function<kj::Promise<void>()>> weak = lane;
-            *lane = [&blob, file, vanished, state, weak]() -> kj::Promise<void> {
-              if (state->next >= blob.size_bytes || *vanished) return kj::READY_NOW;
-              uint64_t offset = state->next;
-              size_t size = std::min<uint64_t>(kChunkBytes, blob.size_bytes - offset);
-              auto request = state->upload.writeRequest(capnp::MessageSize{size / 8 + 32, 1});
-              request.setOffset(offset);
-              // Straight into the message: no byte is copied in between.
-              capnp::Data::Builder data = request.initData(size);
-              absl::StatusOr<size_t> have =
-                  file->read(offset, reinterpret_cast<char*>(data.begin()), size);
-              bool last = offset + size == blob.size_bytes;
-              if (!have.ok() || *have != size || (last && !file->ends_at(blob.size_bytes))) {
-                *vanished = true;
-                return kj::READY_NOW;
-              }
-              state->next += size;
-              auto self = weak.lock();
-              return request.send().ignoreResult().then([self] { return (*self)(); });
-            };
-            lanes.add((*lane)().attach(kj::heap(lane)));
-          }
-          return kj::joinPromises(lanes.finish()).then([state, vanished]() -> kj::Promise<void> {
-            if (*vanished) return kj::READY_NOW;
-            return state->upload.finishRequest().send().ignoreResult();
-          });
-        });
-  });
-  if (*vanished || status.code() == absl::StatusCode::kDataLoss) return changed(path);
-  return status;
+  absl::StatusOr<std::shared_ptr<Sending>> sending = open_sending(path, blob.size_bytes);
+  if (!sending.ok()) return sending.status();
+  (*sending)->name = blob;
+  return send_large(session, *sending).status();
 }
 
 absl::StatusOr<std::vector<BlobRef>> missing_of(Session& session,
@@ -177,6 +231,12 @@ absl::Status put_small(Session& session, const std::vector<std::string>& bytes) 
 
 }  // namespace
 
+absl::Status changed_file(const fs::path& path) {
+  return absl::AbortedError("'" + path.string() +
+                            "' changed while it was being submitted; nothing was stored, submit "
+                            "again when it is complete");
+}
+
 absl::Status upload(Session& session, const std::vector<BlobRef>& blobs,
                     const std::map<Digest, fs::path>& sources) {
   absl::StatusOr<std::vector<BlobRef>> missing = missing_of(session, blobs);
@@ -194,7 +254,7 @@ absl::Status upload(Session& session, const std::vector<BlobRef>& blobs,
     if (!file.ok()) return file.status();
     absl::StatusOr<std::string> bytes = file->read(0, blob.size_bytes + 1);
     if (!bytes.ok()) return bytes.status();
-    if (sha256(*bytes) != blob.digest) return changed(path);
+    if (sha256(*bytes) != blob.digest) return changed_file(path);
     if (batch_bytes + bytes->size() > kBatchBytes) {
       absl::Status status = put_small(session, batch);
       if (!status.ok()) return status;
@@ -205,6 +265,14 @@ absl::Status upload(Session& session, const std::vector<BlobRef>& blobs,
     batch.push_back(*std::move(bytes));
   }
   return batch.empty() ? absl::OkStatus() : put_small(session, batch);
+}
+
+absl::StatusOr<std::optional<BlobRef>> upload_unnamed(Session& session, const fs::path& path,
+                                                      const blob::ChangeCheck& unchanged) {
+  absl::StatusOr<std::shared_ptr<Sending>> sending = open_sending(path, unchanged.size_bytes());
+  if (!sending.ok()) return sending.status();
+  (*sending)->unchanged = unchanged;
+  return send_large(session, *sending);
 }
 
 blob::ByteSource download(std::shared_ptr<Session> session, BlobRef blob) {

@@ -124,11 +124,16 @@ interface Blobs {
 
   readMany @4 (digests :List(Data)) -> (blobs :List(Data));
   # As many of the first ones as fit 1 MiB, at least one: a shorter list is not an error.
+
+  begin @5 (sizeBytes :UInt64) -> (upload :Upload);
+  # An upload of bytes that nobody has hashed yet: its `finish` names them. `sizeBytes` of them will
+  # come; 0: that is not known yet. No upload: a blob of just that size is here, and it may be this
+  # one: hash it, ask for `missing`, and `upload` it by its name. Throws as `upload` does.
 }
 
 interface Upload {
   write @0 (offset :UInt64, data :Data) -> ();   # in order, at most 1 MiB; several in flight
-  finish @1 () -> ();                            # verified and durable when answered
+  finish @1 () -> (blob :BlobRef);               # verified and durable when answered; its name
 }
 
 # What a worker that passes blobs on serves on a port of its own: all that a stranger can call.

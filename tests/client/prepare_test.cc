@@ -100,6 +100,74 @@ TEST_P(ChangedFile, IsNoticedAndNothingIsStored) {
   EXPECT_EQ(*handle->wait()->output(0), std::to_string(bytes.size()) + "\na");
 }
 
+// A file that is large enough to be named by the coordinator, and what it holds.
+constexpr size_t kUnnamedBytes = 17 << 20;
+std::string write_large(const std::string& path, char seed) {
+  std::string bytes(kUnnamedBytes, seed);
+  for (size_t i = 0; i < bytes.size(); i += 1'000) bytes[i] = char('a' + i / 1'000 % 26);
+  std::ofstream(path, std::ios::trunc) << bytes;
+  return bytes;
+}
+
+TEST_F(PrepareTest, ALargeFileGetsItsNameWhenItIsSent) {
+  Client client = local();
+  const std::string bytes = write_large("data", '1');
+  write_large("copy", '1');
+  for (const char* name : {"data", "copy"}) {  // the second time there is one of that size
+    Job job = job_of("true");
+    job.shared_files = {name};
+    absl::StatusOr<client::PreparedJob> prepared = client::prepare(job, client::Naming::when_sent);
+    ASSERT_TRUE(prepared.ok()) << prepared.status();
+    ASSERT_EQ(prepared->unnamed.size(), 1u);
+    absl::StatusOr<JobHandle> handle = client::submit(client, *prepared, "");
+    ASSERT_TRUE(handle.ok()) << handle.status();
+    EXPECT_TRUE(prepared->unnamed.empty());
+    EXPECT_EQ(prepared->spec.files.back().blob, (BlobRef{sha256(bytes), bytes.size()}));
+    EXPECT_EQ(prepared->sources.at(sha256(bytes)), name);
+    EXPECT_EQ(client::digest_of(prepared->spec), client::digest_of(client::prepare(job)->spec))
+        << "what --resume compares";
+    EXPECT_TRUE(handle->wait()->succeeded());
+  }
+  const client::PreparedJob named = *client::prepare(job_of("true"), client::Naming::when_sent);
+  EXPECT_TRUE(named.unnamed.empty());
+}
+
+TEST_F(PrepareTest, ALargeFileThatChangesBeforeItIsSentIsRefused) {
+  Client client = local();
+  const std::function<void()> changes[] = {
+      [] { write_large("data", '2'); },
+      [] { std::ofstream("data", std::ios::app) << "more"; },
+      [] { std::filesystem::resize_file("data", 5'000); },
+      [] { std::filesystem::remove("data"); },
+  };
+  for (const auto& change : changes) {
+    write_large("data", '1');
+    Job job = job_of("true");
+    job.files = {"data"};
+    absl::StatusOr<client::PreparedJob> prepared = client::prepare(job, client::Naming::when_sent);
+    ASSERT_TRUE(prepared.ok()) << prepared.status();
+    change();
+    const absl::Status status = client::submit(client, *prepared, "").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("data"));
+  }
+  EXPECT_THAT(*client.jobs(), IsEmpty());
+}
+
+TEST_F(PrepareTest, TwoLargeFilesForOnePlaceAreComparedAtOnce) {
+  std::filesystem::create_directories("other");
+  const auto prepare = [&] {
+    Job job = job_of("true");
+    job.files = {std::filesystem::absolute("data"), std::filesystem::absolute("other/data")};
+    return client::prepare(job, client::Naming::when_sent).status();
+  };
+  write_large("data", '1');
+  write_large("other/data", '1');
+  EXPECT_EQ(prepare(), absl::OkStatus());
+  write_large("other/data", '2');
+  EXPECT_THAT(std::string(prepare().message()), HasSubstr("two different files would be"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, ChangedFile, ::testing::Values(1'000, 3'000'000));
 
 }  // namespace

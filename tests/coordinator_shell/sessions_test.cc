@@ -341,6 +341,56 @@ TEST_F(Sessions, UploadsAreCheckedAndDurableWhenAnswered) {
   EXPECT_EQ(protocol::as_view(loop.wait(read.send()).getData()), large.substr(large.size() - 10));
 }
 
+TEST_F(Sessions, AnUploadMayGetItsNameAtItsEnd) {
+  FakeUser ann = user();
+  std::string large(1024 * 1024, 'x');
+  for (size_t i = 0; i < large.size(); i += 4096) large[i] = char('a' + i / 4096 % 26);
+  auto begin = [&](uint64_t size_bytes) {
+    auto request = ann.blobs().beginRequest();
+    request.setSizeBytes(size_bytes);
+    return loop.wait(request.send());
+  };
+  auto write = [&](protocol::Upload::Client& upload, uint64_t offset, const std::string& bytes) {
+    auto request = upload.writeRequest();
+    request.setOffset(offset);
+    request.setData(protocol::as_data(bytes));
+    return status_of(loop, request);
+  };
+  auto named = [&](protocol::Upload::Client& upload) {
+    return protocol::decode(loop.wait(upload.finishRequest().send()).getBlob()).value();
+  };
+  const auto temporaries = [&] {
+    const std::filesystem::directory_iterator files(options.state_dir / "blobs" / "tmp");
+    return std::distance(files, std::filesystem::directory_iterator());
+  };
+
+  auto upload = begin(large.size()).getUpload();
+  ASSERT_EQ(write(upload, 0, large), absl::OkStatus());
+  EXPECT_EQ(write(upload, large.size(), "x").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(ann.has_blob(large)) << "before its end";
+  EXPECT_EQ(named(upload), (BlobRef{sha256(large), large.size()}));
+  EXPECT_TRUE(ann.has_blob(large));
+  EXPECT_EQ(temporaries(), 0);
+
+  // One of that size may be the same: the client is to hash it first.
+  EXPECT_FALSE(begin(large.size()).hasUpload());
+
+  // As many as come, even what is here.
+  auto open_end = begin(0).getUpload();
+  ASSERT_EQ(write(open_end, 0, large), absl::OkStatus());
+  EXPECT_EQ(named(open_end), (BlobRef{sha256(large), large.size()}));
+  EXPECT_EQ(temporaries(), 0);
+
+  // One that stops early is none, and leaves nothing.
+  std::optional<protocol::Upload::Client> early = begin(large.size() + 1).getUpload();
+  ASSERT_EQ(write(*early, 0, std::string(large.size(), 'y')), absl::OkStatus());
+  EXPECT_EQ(temporaries(), 1);
+  EXPECT_EQ(status_of(loop, early->finishRequest()).code(), absl::StatusCode::kDataLoss);
+  EXPECT_FALSE(ann.has_blob(std::string(large.size(), 'y')));
+  early.reset();
+  while (temporaries() != 0) let_others();
+}
+
 TEST_F(Sessions, ReadManyGivesAsManyAsFit) {
   FakeUser ann = user();
   std::vector<Digest> digests;

@@ -30,14 +30,15 @@ T value_or_throw(absl::StatusOr<T> value) {
   return std::move(*value);
 }
 
-// One blob that arrives in pieces: written in order, by one thread of the pool at a time.
+// One blob that arrives in pieces: written in order, by one thread of the pool at a time. It gets
+// its name at its end: the one that it was announced with, or just what it is.
 class UploadServer final : public protocol::Upload::Server {
  public:
-  UploadServer(std::shared_ptr<BlobAccess> access, std::shared_ptr<BlobHold> hold, BlobRef blob,
-               std::unique_ptr<blob::Store::Writer> writer)
+  UploadServer(std::shared_ptr<BlobAccess> access, std::shared_ptr<BlobHold> hold,
+               std::optional<uint64_t> size_bytes, std::unique_ptr<blob::Store::Writer> writer)
       : access_(std::move(access)),
         hold_(std::move(hold)),
-        blob_(blob),
+        size_bytes_(size_bytes),
         writer_(std::move(writer)) {}
 
   kj::Promise<void> write(WriteContext context) override {
@@ -51,10 +52,14 @@ class UploadServer final : public protocol::Upload::Server {
     return append(std::string(protocol::as_view(params.getData())));
   }
 
-  kj::Promise<void> finish(FinishContext) override {
+  kj::Promise<void> finish(FinishContext context) override {
     rpc::throw_if_error(access_->open_status());
     if (!writer_) {
       rpc::throw_if_error(absl::FailedPreconditionError("this upload has ended"));
+    }
+    if (size_bytes_ && expected_ != *size_bytes_) {
+      rpc::throw_if_error(absl::DataLossError("an upload of " + std::to_string(*size_bytes_) +
+                                              " bytes ended after " + std::to_string(expected_)));
     }
     finishing_ = true;
     return tail_.addBranch()
@@ -62,11 +67,12 @@ class UploadServer final : public protocol::Upload::Server {
         .then([this] {
           return run_blocking(access_->loop(), [writer = writer_] { return writer->finish(); });
         })
-        .then([this](absl::StatusOr<BlobRef> stored) {
+        .then([this, context](absl::StatusOr<BlobRef> stored) mutable {
           writer_ = nullptr;
           rpc::throw_if_error(full_disk(stored.status()));
           access_->touched(stored->digest);
           hold_->add(stored->digest);
+          protocol::encode(context.getResults().initBlob(), *stored);
           return access_->durable();
         })
         .attach(thisCap());
@@ -83,7 +89,7 @@ class UploadServer final : public protocol::Upload::Server {
           "writes of an upload must follow each other: expected offset " +
           std::to_string(expected_) + ", got " + std::to_string(offset));
     }
-    if (offset + size > blob_.size_bytes) {
+    if (size_bytes_ && size > *size_bytes_ - expected_) {
       return absl::InvalidArgumentError("more bytes than the blob was announced with");
     }
     if (queued_ >= kMaxQueuedWrites) {
@@ -110,7 +116,7 @@ class UploadServer final : public protocol::Upload::Server {
 
   std::shared_ptr<BlobAccess> access_;
   std::shared_ptr<BlobHold> hold_;
-  BlobRef blob_;
+  const std::optional<uint64_t> size_bytes_;     // as announced
   std::shared_ptr<blob::Store::Writer> writer_;  // shared with the pool's thread
   uint64_t expected_ = 0;
   size_t queued_ = 0;
@@ -168,7 +174,20 @@ class BlobsServer final : public protocol::Blobs::Server {
     absl::StatusOr<std::unique_ptr<blob::Store::Writer>> writer = access_->store().begin(blob);
     rpc::throw_if_error(full_disk(writer.status()));
     context.getResults().setUpload(
-        kj::heap<UploadServer>(access_, hold_, blob, std::move(*writer)));
+        kj::heap<UploadServer>(access_, hold_, blob.size_bytes, std::move(*writer)));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> begin(BeginContext context) override {
+    rpc::throw_if_error(access_->open_status());
+    const uint64_t size_bytes = context.getParams().getSizeBytes();
+    if (size_bytes > 0 && access_->store().has_large_of(size_bytes)) return kj::READY_NOW;
+    absl::StatusOr<std::unique_ptr<blob::Store::Writer>> writer =
+        access_->store().begin(std::nullopt);
+    rpc::throw_if_error(full_disk(writer.status()));
+    context.getResults().setUpload(kj::heap<UploadServer>(
+        access_, hold_, size_bytes > 0 ? std::optional(size_bytes) : std::nullopt,
+        std::move(*writer)));
     return kj::READY_NOW;
   }
 
@@ -179,18 +198,30 @@ class BlobsServer final : public protocol::Blobs::Server {
     const uint64_t offset = params.getOffset();
     const uint64_t max = std::min<uint64_t>(params.getMaxBytes(), kMaxTransferBytes);
     context.releaseParams();
-    if (std::min(max, access_->store().size_bytes(digest).value_or(0)) <= kReadOnLoopBytes) {
+    const uint64_t size_bytes = access_->store().size_bytes(digest).value_or(0);
+    if (std::min(max, size_bytes) <= kReadOnLoopBytes || offset >= size_bytes) {
       const std::string data = value_or_throw(access_->store().read(digest, offset, max));
       context.getResults().setData(protocol::as_data(data));
       return kj::READY_NOW;
     }
+    const uint64_t wanted = std::min(max, size_bytes - offset);
+    auto results = context.getResults(capnp::MessageSize{wanted / 8 + 16, 0});
+    capnp::Data::Builder data = results.initData(static_cast<unsigned>(wanted));
+    // What was stored a moment ago is in memory: it goes straight into the answer.
+    if (access_->store().read_cached(digest, offset, reinterpret_cast<char*>(data.begin()),
+                                     wanted)) {
+      return kj::READY_NOW;
+    }
     return run_blocking(access_->loop(),
-                        [access = access_, digest, offset, max] {
-                          return access->store().read(digest, offset, max);
+                        [access = access_, digest, offset, wanted] {
+                          return access->store().read(digest, offset, wanted);
                         })
-        .then([context](absl::StatusOr<std::string> data) mutable {
-          rpc::throw_if_error(data.status());
-          context.getResults().setData(protocol::as_data(*data));
+        .then([context, data](absl::StatusOr<std::string> bytes) mutable {
+          rpc::throw_if_error(bytes.status());
+          if (bytes->size() != data.size()) {
+            rpc::throw_if_error(absl::DataLossError("a blob is shorter than it was"));
+          }
+          std::memcpy(data.begin(), bytes->data(), bytes->size());
         });
   }
 
