@@ -10,30 +10,46 @@ namespace pesc::worker {
 
 class FakeCoordinator::UploadServer final : public protocol::Upload::Server {
  public:
-  UploadServer(FakeCoordinator& fake, BlobRef blob) : fake_(fake), blob_(blob) {}
+  UploadServer(FakeCoordinator& fake, std::optional<BlobRef> blob) : fake_(fake), blob_(blob) {}
+  ~UploadServer() noexcept(false) {
+    if (!finished_) ++fake_.dropped_uploads;
+  }
   kj::Promise<void> write(WriteContext context) override {
     auto params = context.getParams();
     KJ_REQUIRE(params.getOffset() == bytes_.size(), "out of order");
+    if (!blob_ && bytes_.size() >= fake_.unnamed_limit) {
+      rpc::throw_if_error(absl::ResourceExhaustedError("the coordinator's disk is full"));
+    }
     bytes_.append(protocol::as_view(params.getData()));
     fake_.largest_write = std::max<uint64_t>(fake_.largest_write, params.getData().size());
-    return kj::READY_NOW;
+    if (blob_ || !fake_.hold_writes) return kj::READY_NOW;
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    fake_.held_writes.push_back(kj::mv(paf.fulfiller));
+    fake_.changed();
+    return kj::mv(paf.promise);
   }
-  kj::Promise<void> finish(FinishContext) override {
-    KJ_REQUIRE(bytes_.size() == blob_.size_bytes && sha256(bytes_) == blob_.digest);
-    fake_.blobs_[blob_.digest] = bytes_;
-    ++fake_.uploaded;
+  kj::Promise<void> finish(FinishContext context) override {
+    finished_ = true;
+    const BlobRef blob = blob_.value_or(BlobRef{sha256(bytes_), bytes_.size()});
+    KJ_REQUIRE(bytes_.size() == blob.size_bytes && sha256(bytes_) == blob.digest);
+    fake_.blobs_[blob.digest] = bytes_;
+    ++(blob_ ? fake_.uploaded : fake_.unnamed_uploads);
+    fake_.changed();
+    protocol::encode(context.getResults().initBlob(), blob);
     if (!fake_.hold_uploads) return kj::READY_NOW;
     auto paf = kj::newPromiseAndFulfiller<void>();
     fake_.held_uploads.push_back(kj::mv(paf.fulfiller));
-    fake_.blobs_.erase(blob_.digest);  // not durable yet: a second asker is told that it is missing
+    fake_.blobs_.erase(blob.digest);  // not durable yet: a second asker is told that it is missing
     fake_.changed();
-    return paf.promise.then([this, bytes = bytes_] { fake_.blobs_[blob_.digest] = bytes; });
+    return paf.promise.then(
+        [this, digest = blob.digest, bytes = bytes_] { fake_.blobs_[digest] = bytes; });
   }
 
  private:
   FakeCoordinator& fake_;
-  const BlobRef blob_;
+  const std::optional<BlobRef> blob_;  // nothing: it is named at its end
   std::string bytes_;
+  bool finished_ = false;
 };
 
 class FakeCoordinator::BlobsServer final : public protocol::Blobs::Server {
@@ -66,6 +82,14 @@ class FakeCoordinator::BlobsServer final : public protocol::Blobs::Server {
     auto blob = protocol::decode(context.getParams().getBlob());
     rpc::throw_if_error(blob.status());
     context.getResults().setUpload(kj::heap<UploadServer>(fake_, *blob));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> begin(BeginContext context) override {
+    if (!fake_.takes_unnamed) {
+      kj::throwFatalException(KJ_EXCEPTION(UNIMPLEMENTED, "an older coordinator"));
+    }
+    context.getResults().setUpload(kj::heap<UploadServer>(fake_, std::nullopt));
     return kj::READY_NOW;
   }
 

@@ -53,6 +53,7 @@ class FakeCoordinator {
   const End& wait_for_end(const AttemptKey& key);
   bool has_progress(double fraction) const { return progress_.contains(fraction); }
   const std::string& blob(const Digest& digest) const { return blobs_.at(digest); }
+  void forget_blobs() { blobs_.clear(); }
   bool has_blob(const Digest& digest) const { return blobs_.contains(digest); }
   // Another content under its name: what the disk or the way has done to it.
   void damage_blob(const Digest& digest) { blobs_.at(digest).front() ^= 1; }
@@ -76,8 +77,14 @@ class FakeCoordinator {
   std::vector<Saved> checkpoints;  // in the order in which they came
   int refuse_checkpoints = 0;      // the next ones
   int uploaded = 0;                // blobs that came in pieces
-  int reports = 0;                 // heartbeats included
-  bool hold_uploads = false;       // they wait in held_uploads
+  int unnamed_uploads = 0;         // and got their name at their end
+  int dropped_uploads = 0;         // without an end
+  bool takes_unnamed = true;       // false: as an older coordinator
+  bool hold_writes = false;        // of unnamed ones: they wait in held_writes
+  std::vector<kj::Own<kj::PromiseFulfiller<void>>> held_writes;
+  uint64_t unnamed_limit = UINT64_MAX;  // more of one is refused
+  int reports = 0;                      // heartbeats included
+  bool hold_uploads = false;            // they wait in held_uploads
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> held_uploads;
   std::map<AttemptKey, std::string> trouble;  // as last said
   std::map<AttemptKey, uint16_t> ready;       // held attempts, with their port

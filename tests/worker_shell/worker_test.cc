@@ -87,6 +87,62 @@ TEST_F(WorkerTest, UploadsALargeOutputInPieces) {
   EXPECT_LE(fake_.largest_write, 1u << 20);
 }
 
+// 20 MB that cannot be compressed, or in part.
+constexpr const char* kLargeOutput = "head -c 20000000 /dev/urandom > \"$PESC_OUTPUT_DIR/noise\"";
+
+TEST_F(WorkerTest, SendsALargeOutputWhileItIsPacked) {
+  open();
+  fake_.lease(key_of(0), script(kLargeOutput));
+  fake_.wait_until([&] { return fake_.unnamed_uploads == 1; });
+  EXPECT_TRUE(fs::is_empty(state_.path() / "worker" / "outbox")) << "nothing is written here";
+  const auto& end = fake_.wait_for_end(key_of(0));
+  ASSERT_EQ(end.outcome.reason, EndReason::succeeded) << end.outcome.detail;
+  EXPECT_EQ(fs::file_size(unpacked(end.output) / "noise"), 20'000'000u);
+  EXPECT_EQ(fake_.uploaded, 0);
+}
+
+TEST_F(WorkerTest, WhatBreaksWhileItIsSentIsPackedHere) {
+  for (const bool older : {false, true}) {
+    fake_.takes_unnamed = !older;
+    fake_.unnamed_limit = 5'000'000;
+    if (!older) open();
+    fake_.lease(key_of(older), script(kLargeOutput));
+    const auto& end = fake_.wait_for_end(key_of(older));
+    ASSERT_EQ(end.outcome.reason, EndReason::succeeded) << end.outcome.detail;
+    EXPECT_EQ(fs::file_size(unpacked(end.output) / "noise"), 20'000'000u);
+    EXPECT_EQ(fake_.unnamed_uploads, 0);
+    EXPECT_EQ(fake_.dropped_uploads, 1) << "the coordinator is told to drop it";
+    EXPECT_EQ(fake_.uploaded, 1 + older);
+  }
+}
+
+// What no record names goes with the session.
+TEST_F(WorkerTest, WhatWasSentInAnEndedSessionIsPackedAgain) {
+  open();
+  fake_.reports_fail = true;
+  fake_.lease(key_of(0), script(kLargeOutput));
+  fake_.wait_until([&] { return fake_.unnamed_uploads == 1; });
+  fake_.forget_blobs();
+  fake_.reports_fail = false;
+  fake_.hang_up();
+  const auto& end = fake_.wait_for_end(key_of(0));
+  ASSERT_EQ(end.outcome.reason, EndReason::succeeded) << end.outcome.detail;
+  EXPECT_EQ(fs::file_size(unpacked(end.output) / "noise"), 20'000'000u);
+  EXPECT_EQ(fake_.uploaded, 1);
+}
+
+// Neither its thread nor its program's directories outlive it.
+TEST_F(WorkerTest, AnAttemptThatIsRevokedIsNotSentOn) {
+  open();
+  fake_.hold_writes = true;
+  fake_.lease(key_of(0), script(kLargeOutput));
+  fake_.wait_until([&] { return !fake_.held_writes.empty(); });
+  fake_.stop(key_of(0), EndReason::revoked);
+  loop_.wait(worker_->shutdown());
+  worker_.reset();
+  EXPECT_EQ(fake_.unnamed_uploads, 0);
+}
+
 TEST_F(WorkerTest, StopsARunningRankAndSaysWhy) {
   open();
   // It tells that it runs before it is stopped.

@@ -157,6 +157,28 @@ blob::ExtraFile stream_file(const char* name, const std::string& bytes, bool spi
   return file;
 }
 
+blob::PackRequest request_of(const PackOrder& order) {
+  blob::PackRequest request;
+  if (!order.output_untouched) request.output_dir = order.paths.output;
+  if (!order.app_untouched || !order.spec->collect.empty()) {
+    request.collect_root = order.paths.app;
+    request.skip = unchanged_inputs(order);
+  }
+  request.collect = order.spec->collect;
+  request.unlisted = {"__pycache__"};  // Python's, of every program that imports a file it was sent
+  request.only_readable_by = order.ranks_user;
+  request.extra.push_back(stream_file("output.txt", order.exit.standard_output,
+                                      order.exit.output_spilled, order.paths.root + "/stdout",
+                                      order.exit.outcome));
+  request.extra.push_back(stream_file("stderr.txt", order.exit.standard_error,
+                                      order.exit.error_spilled, order.paths.root + "/stderr",
+                                      order.exit.outcome));
+  if (!order.build_log.empty() && ::access(order.build_log.c_str(), R_OK) == 0) {
+    request.extra.push_back({"build.log", "", order.build_log});
+  }
+  return request;
+}
+
 }  // namespace
 
 bool is_light(const PackOrder& order) {
@@ -186,25 +208,35 @@ bool is_light(const PackOrder& order) {
   return true;
 }
 
+bool is_large(const PackOrder& order) {
+  constexpr uint64_t kBytes = 16 << 20;
+  constexpr int kEntries = 10'000;  // so many small ones are seldom that large
+  uint64_t bytes = 0;
+  int entries = 0;
+  std::error_code error;
+  if (order.exit.output_spilled) {
+    const uintmax_t spilled = fs::file_size(order.paths.root + "/stdout", error);
+    if (!error) bytes += spilled;
+  }
+  fs::recursive_directory_iterator it(order.paths.output,
+                                      fs::directory_options::skip_permission_denied, error);
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    if (bytes >= kBytes || ++entries > kEntries) break;
+    struct stat info {};
+    if (::lstat(it->path().c_str(), &info) == 0 && S_ISREG(info.st_mode)) {
+      bytes += static_cast<uint64_t>(info.st_size);
+    }
+  }
+  return bytes >= kBytes;
+}
+
+absl::StatusOr<blob::PackReport> pack_attempt_into(const PackOrder& order,
+                                                   const blob::ByteSink& sink) {
+  return blob::pack(request_of(order), sink);
+}
+
 absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order) {
-  blob::PackRequest request;
-  if (!order.output_untouched) request.output_dir = order.paths.output;
-  if (!order.app_untouched || !order.spec->collect.empty()) {
-    request.collect_root = order.paths.app;
-    request.skip = unchanged_inputs(order);
-  }
-  request.collect = order.spec->collect;
-  request.unlisted = {"__pycache__"};  // Python's, of every program that imports a file it was sent
-  request.only_readable_by = order.ranks_user;
-  request.extra.push_back(stream_file("output.txt", order.exit.standard_output,
-                                      order.exit.output_spilled, order.paths.root + "/stdout",
-                                      order.exit.outcome));
-  request.extra.push_back(stream_file("stderr.txt", order.exit.standard_error,
-                                      order.exit.error_spilled, order.paths.root + "/stderr",
-                                      order.exit.outcome));
-  if (!order.build_log.empty() && ::access(order.build_log.c_str(), R_OK) == 0) {
-    request.extra.push_back({"build.log", "", order.build_log});
-  }
+  const blob::PackRequest request = request_of(order);
   for (bool again = false;; again = true) {
     OutputSink sink(order.outbox_file);
     auto report = blob::pack(request, [&](std::string_view bytes) { return sink.add(bytes); });

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "blob/pack.h"
 #include "model/job_spec.h"
 #include "model/outcome.h"
 #include "runtime/worker/keeper_client/keeper_client.h"
@@ -37,13 +38,19 @@ struct PackOrder {
 struct PackedOutput {
   BlobRef blob;
   std::string bytes;  // the blob, when it is small
-  std::string file;   // else where it is
+  std::string file;   // else where it is; neither: the coordinator has it
   std::vector<std::string> uncollected;
 };
 
 // Whether packing it takes no longer than handing it to another thread would: what it printed, and
 // a few small files.
 bool is_light(const PackOrder& order);
+
+// Whether it is worth a thread of its own that sends it while it is packed. Blocks.
+bool is_large(const PackOrder& order);
+// Packs it into `sink`, once: what cannot be read fails.
+absl::StatusOr<blob::PackReport> pack_attempt_into(const PackOrder& order,
+                                                   const blob::ByteSink& sink);
 
 // Blocks; memory bounded by the packer's window. ResourceExhausted: the disk is full.
 absl::StatusOr<PackedOutput> pack_attempt(const PackOrder& order);

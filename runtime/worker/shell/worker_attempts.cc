@@ -386,7 +386,8 @@ void WorkerShell::on(Pack& action) {
     push(Packed{action.key, {}, {}});
     return;
   }
-  PackOrder order;
+  auto ordered = std::make_shared<PackOrder>();
+  PackOrder& order = *ordered;
   order.spec = attempt->spec;
   order.paths = attempt->paths;
   if (user_) order.ranks_user = {user_->uid, user_->gid};
@@ -404,21 +405,56 @@ void WorkerShell::on(Pack& action) {
       !order.adopted && order.placed.flat && dirs_->is_untouched(order.paths.app, dirs_->owner());
   ++attempt->pool_jobs;
   if (is_light(order)) return packed(attempt, pack_attempt(order));
-  const auto work = [order = std::move(order), cache = cache_]() -> absl::StatusOr<PackedOutput> {
-    for (const SharedUse& use : order.placed.checks) {
+  using Output = std::optional<PackedOutput>;  // nothing: it is large
+  const bool may_send = blobs_.has_value() && named_only_in_ != session_number_;
+  const auto work = [order = std::shared_ptr<const PackOrder>(ordered), cache = cache_,
+                     may_send]() -> absl::StatusOr<Output> {
+    for (const SharedUse& use : order->placed.checks) {
       if (!cache->verify_shared_copy(use.path, use.digest, use.print)) {
         rpc::log().warn("event=shared_file_changed job={} rank={} blob={} next=\"fetched again\"",
-                        to_string(order.exit.key.job), order.exit.key.rank, to_hex(use.digest));
+                        to_string(order->exit.key.job), order->exit.key.rank, to_hex(use.digest));
       }
     }
-    return pack_attempt(order);
+    if (may_send && is_large(*order)) return Output();
+    return pack_attempt(*order);
   };
   tasks_->add(blocking(loop_, work)
+                  .then(
+                      [this, attempt, ordered](absl::StatusOr<Output> output) {
+                        if (!output.ok()) return packed(attempt, output.status());
+                        if (!output->has_value()) return pack_and_send(attempt, ordered);
+                        packed(attempt, **std::move(output));
+                      },
+                      [this, attempt](kj::Exception&& e) { packed(attempt, rpc::to_status(e)); }));
+}
+
+void WorkerShell::pack_here(const AttemptPtr& attempt, std::shared_ptr<const PackOrder> order) {
+  tasks_->add(blocking(loop_, [order = std::move(order)] { return pack_attempt(*order); })
                   .then(
                       [this, attempt](absl::StatusOr<PackedOutput> output) {
                         packed(attempt, std::move(output));
                       },
                       [this, attempt](kj::Exception&& e) { packed(attempt, rpc::to_status(e)); }));
+}
+
+// Whatever goes wrong on the way, the output is where it was: it is packed here, and sent then.
+void WorkerShell::pack_and_send(const AttemptPtr& attempt, std::shared_ptr<const PackOrder> order) {
+  if (!blobs_ || output_sender_.busy() || attempt->forgotten) return pack_here(attempt, order);
+  attempt->pack_order = order;
+  tasks_->add(output_sender_.send(order, *blobs_)
+                  .then([this, attempt, order,
+                         session = session_number_](absl::StatusOr<PackedOutput> output) {
+                    if (output.ok()) {
+                      attempt->sent_in = session;
+                      return packed(attempt, std::move(output));
+                    }
+                    attempt->pack_order = nullptr;
+                    if (absl::IsUnimplemented(output.status())) named_only_in_ = session;
+                    rpc::log().info(
+                        "event=output_not_sent attempt=\"{}\" error=\"{}\" next=\"packed first\"",
+                        to_string(attempt->key), std::string(output.status().message()));
+                    pack_here(attempt, order);
+                  }));
 }
 
 void WorkerShell::packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput> output) {
@@ -452,6 +488,7 @@ void WorkerShell::on(Forget& action) {
   ports_.release(action.key);
   attempt->forgotten = true;
   cancel_save(*attempt);
+  output_sender_.cancel(attempt->pack_order.get());
   if (attempt->pool_jobs == 0) dispose(attempt);
 }
 

@@ -34,6 +34,7 @@
 #include "runtime/worker/shell/fetch.h"
 #include "runtime/worker/shell/identity.h"
 #include "runtime/worker/shell/inputs.h"
+#include "runtime/worker/shell/output_sender.h"
 #include "runtime/worker/shell/packing.h"
 #include "runtime/worker/shell/pass_on.h"
 #include "runtime/worker/shell/ports.h"
@@ -136,6 +137,11 @@ struct ShellAttempt {
   bool forgotten = false;
   KeptExit exit;
   PackedOutput packed;
+  // Of an output that was sent while it was packed: in which session, and how to pack it again when
+  // that one is over.
+  std::optional<uint64_t> sent_in;
+  std::shared_ptr<const PackOrder> pack_order;
+  bool packing_again = false;
   std::shared_ptr<std::atomic<bool>> save_cancelled;  // of the last SaveCheckpoint
 };
 using AttemptPtr = std::shared_ptr<ShellAttempt>;
@@ -197,6 +203,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   AttemptOutcome outcome_of(const ShellAttempt& attempt) const;
   const std::string& lease_bytes(const AttemptPtr& attempt);
   void packed(const AttemptPtr& attempt, absl::StatusOr<PackedOutput> output);
+  void pack_here(const AttemptPtr& attempt, std::shared_ptr<const PackOrder> order);
+  void pack_and_send(const AttemptPtr& attempt, std::shared_ptr<const PackOrder> order);
 
   // ---- worker_dirs.cc
   bool reuse_directories(ShellAttempt& attempt);
@@ -280,6 +288,9 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
             std::vector<SendReport::Ready> ready);
   void upload_and_send(SendReport::Finished finished, const std::string& file,
                        uint64_t last_update);
+  void pack_again_and_send(const AttemptPtr& attempt, SendReport::Finished finished,
+                           uint64_t last_update);
+  void output_refused(const std::vector<AttemptKey>& keys);
   kj::Promise<LogChunk> read_log(const AttemptKey& key, uint8_t stream, uint64_t offset,
                                  uint32_t max_bytes) override;
 
@@ -312,6 +323,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::optional<protocol::Blobs::Client> blobs_;
   uint64_t session_number_ = 0;  // what an earlier session left under way is not listened to
   std::unique_ptr<QuietThread> quiet_;
+  OutputSender output_sender_{loop_};
+  uint64_t named_only_in_ = 0;  // the session whose coordinator takes no output without its name
   SendSlots send_slots_;  // of checkpoints on their way
   PortChooser ports_{gang_ports()};
 

@@ -17,6 +17,15 @@ void WorkerShell::on(SendReport& action) {
   bool sent_large = false;
   for (SendReport::Finished& finished : action.finished) {
     AttemptPtr attempt = find(finished.key);
+    if (attempt != nullptr && !finished.outcome.output.empty()) {
+      // Packed again, it may be another blob than the core was told of.
+      finished.outcome.output = attempt->packed.blob;
+      if (attempt->sent_in.has_value() && *attempt->sent_in != session_number_) {
+        pack_again_and_send(attempt, std::move(finished), action.last_update);
+        sent_large = true;
+        continue;
+      }
+    }
     if (attempt != nullptr && !finished.outcome.output.empty() && !attempt->packed.file.empty()) {
       upload_and_send(std::move(finished), attempt->packed.file, action.last_update);
       sent_large = true;
@@ -52,6 +61,7 @@ void WorkerShell::send(std::vector<AttemptKey> holding, uint64_t last_update,
                       [this, keys, session = session_number_](kj::Exception&& e) {
                         if (session != session_number_) return;
                         const std::string why(rpc::to_status(e).message());
+                        if (absl::IsInvalidArgument(rpc::to_status(e))) output_refused(keys);
                         if (!keys.empty()) {
                           rpc::log().debug("event=report_failed attempts={} error=\"{}\"",
                                            keys.size(), why);
@@ -85,6 +95,52 @@ void WorkerShell::upload_and_send(SendReport::Finished finished, const std::stri
                             to_string(key), why);
                         push(ReportFailed{{key}, why});
                       }));
+}
+
+// It may be that the coordinator does not have any more what was sent while it was packed.
+void WorkerShell::output_refused(const std::vector<AttemptKey>& keys) {
+  constexpr uint64_t kNoSession = 0;
+  for (const AttemptKey& key : keys) {
+    AttemptPtr attempt = find(key);
+    if (attempt != nullptr && attempt->sent_in.has_value()) attempt->sent_in = kNoSession;
+  }
+}
+
+// The session in which it was sent is over, and what no record names the coordinator may have
+// dropped with it.
+void WorkerShell::pack_again_and_send(const AttemptPtr& attempt, SendReport::Finished finished,
+                                      uint64_t last_update) {
+  if (attempt->packing_again) return;  // its end tells the core to send again
+  attempt->packing_again = true;
+  ++attempt->pool_jobs;
+  tasks_->add(
+      blocking(loop_, [order = attempt->pack_order] { return pack_attempt(*order); })
+          .then([this, attempt, finished = std::move(finished), last_update,
+                 session = session_number_](absl::StatusOr<PackedOutput> output) mutable {
+            attempt->packing_again = false;
+            if (output.ok()) {
+              output->uncollected = std::move(attempt->packed.uncollected);
+              attempt->packed = *std::move(output);
+              attempt->sent_in.reset();
+              attempt->pack_order = nullptr;
+            }
+            const bool wanted = !attempt->forgotten;
+            pool_job_done(attempt);
+            if (!wanted) return;
+            if (!output.ok() || session != session_number_) {
+              const std::string why =
+                  output.ok() ? "the session has ended" : std::string(output.status().message());
+              push(ReportFailed{{finished.key}, why});
+              return;
+            }
+            finished.outcome.output = attempt->packed.blob;
+            if (!attempt->packed.file.empty()) {
+              return upload_and_send(std::move(finished), attempt->packed.file, last_update);
+            }
+            std::vector<Session::Finished> ends;
+            ends.push_back({finished.key, std::move(finished.outcome), attempt->packed.bytes});
+            send(core_->holding(), last_update, std::move(ends), {}, {});
+          }));
 }
 
 kj::Promise<LogChunk> WorkerShell::read_log(const AttemptKey& key, uint8_t stream, uint64_t offset,
