@@ -8,6 +8,7 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "rpc/log.h"
 
@@ -141,7 +142,7 @@ class Endings {
     reap(false);
     std::lock_guard lock(mutex_);
     if (finished_) {
-      (void)new std::function<void()>(std::move(end));
+      never_.push_back(std::move(end));
       return;
     }
     Ending& ending = endings_.emplace_back();
@@ -178,6 +179,7 @@ class Endings {
   std::mutex mutex_;
   bool finished_ = false;      // the program exits
   std::list<Ending> endings_;  // each stays where it is
+  std::vector<std::function<void()>> never_;
 };
 
 // Never destroyed: a callback may still ask for it while the program exits.

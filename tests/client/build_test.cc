@@ -48,7 +48,9 @@ TEST_F(BuildTest, AFailureEndsTheJobWithItsReason) {
   EXPECT_THAT(result->status().detail, HasSubstr("exit code 3: sim.c:2: error"));
   EXPECT_GE(result->status().failed, 1u);
   bool seen = false;
-  for (const RankResult& rank : *result->ranks()) {
+  const auto ranks = result->ranks();
+  ASSERT_TRUE(ranks.ok()) << ranks.status();
+  for (const RankResult& rank : *ranks) {
     if (rank.state != State::failed) continue;
     seen = true;
     EXPECT_EQ(rank.reason, "build_failed");

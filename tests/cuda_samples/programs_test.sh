@@ -104,8 +104,10 @@ for program in dijkstra option_pricing two_gpus; do # before the work, and befor
   expect 1 $program -o /proc/none
   says "the output directory /proc/none cannot be written to: No such file or directory"
 done
-expect 1 sh -c "ulimit -v 1000000; exec dijkstra --cpu --vertices 100000000"
-says "too little free memory"
+if ! grep -q __asan_init "$(command -v dijkstra)"; then # which reserves terabytes of addresses
+  expect 1 sh -c "ulimit -v 1000000; exec dijkstra --cpu --vertices 100000000"
+  says "too little free memory"
+fi
 expect 1 sh -c "exec dijkstra --cpu --vertices 10 -o of >/dev/full"
 says "standard output cannot be written"
 
