@@ -104,15 +104,15 @@ kj::Promise<Sent> send_chunks(std::shared_ptr<Sending> sending, Upload::Client u
     uint64_t next = 0;
   };
   auto state = std::make_shared<State>(kj::mv(upload));
-  auto lanes = kj::heapArrayBuilder<kj::Promise<void>>(kWindowChunks);
-  for (uint32_t i = 0; i < kWindowChunks; ++i) {
+  auto lanes = kj::heapArrayBuilder<kj::Promise<void>>(kUploadChunks);
+  for (uint32_t i = 0; i < kUploadChunks; ++i) {
     // Each lane sends its next chunk when its last one was answered: a window, in order.
     auto lane = std::make_shared<std::function<kj::Promise<void>()>>();
     std::weak_ptr<std::function<kj::Promise<void>()>> weak = lane;
     *lane = [sending, state, weak]() -> kj::Promise<void> {
       if (state->next >= sending->size_bytes || sending->vanished) return kj::READY_NOW;
       uint64_t offset = state->next;
-      size_t size = std::min<uint64_t>(kChunkBytes, sending->size_bytes - offset);
+      size_t size = std::min<uint64_t>(kUploadChunkBytes, sending->size_bytes - offset);
       auto request = state->upload.writeRequest(capnp::MessageSize{size / 8 + 32, 1});
       request.setOffset(offset);
       // Straight into the message: no byte is copied in between.

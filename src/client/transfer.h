@@ -17,6 +17,9 @@ namespace pesc::client {
 
 inline constexpr uint32_t kChunkBytes = 512 * 1024;
 inline constexpr uint32_t kWindowChunks = 8;
+// Of an upload: the coordinator's threads are woken for each chunk.
+inline constexpr uint32_t kUploadChunkBytes = 1024 * 1024;
+inline constexpr uint32_t kUploadChunks = 6;
 inline constexpr uint32_t kBatchBytes = 1024 * 1024;  // of Blobs.put and readMany
 
 absl::Status changed_file(const std::filesystem::path& path);

@@ -17,9 +17,9 @@
 namespace pesc::worker {
 namespace {
 
-constexpr size_t kChunkBytes = 512 * 1024;
-constexpr size_t kWindow = 8;  // sent and not answered
-constexpr size_t kQueued = 4;  // packed and not sent
+constexpr size_t kChunkBytes = 1024 * 1024;
+constexpr size_t kWindow = 4;  // sent and not answered
+constexpr size_t kQueued = 2;  // packed and not sent
 
 }  // namespace
 
