@@ -19,18 +19,34 @@ struct Want {
   double least = 0;
   std::function<double(const WorkerStatus&)> has;
   std::function<std::string(const WorkerStatus&)> text;
+  bool shared = false;  // by as many ranks as fit, which is not known here
 };
 
-uint32_t suitable_gpus(const JobResources& need, const WorkerStatus& worker) {
+// 1: what is needed; less: the nearer to it, the better.
+double suits(const JobResources& need, ComputeCapability least, const GpuStatus& gpu) {
+  const auto part = [](double has, double wanted) { return has >= wanted ? 1.0 : has / wanted; };
+  return part(double(gpu.memory_bytes), double(need.gpu_memory_bytes)) *
+         part(parse_compute_capability(gpu.compute_capability).value_or(0), least);
+}
+
+// How many do. Of two workers that have too few, the one with a GPU that nearly does is the better,
+// and then the one with more of any kind.
+double suitable_gpus(const JobResources& need, const WorkerStatus& worker) {
   ComputeCapability least = 0;
   if (!need.min_compute_capability.empty()) {
     least = parse_compute_capability(need.min_compute_capability).value_or(0);
   }
-  return static_cast<uint32_t>(
-      std::count_if(worker.gpus.begin(), worker.gpus.end(), [&](const GpuStatus& gpu) {
-        return gpu.memory_bytes >= need.gpu_memory_bytes &&
-               parse_compute_capability(gpu.compute_capability).value_or(0) >= least;
-      }));
+  double count = 0;
+  double nearest = 0;
+  for (const GpuStatus& gpu : worker.gpus) {
+    const double how_well = suits(need, least, gpu);
+    if (how_well >= 1) {
+      ++count;
+    } else {
+      nearest = std::max(nearest, how_well);
+    }
+  }
+  return count + 0.8 * nearest + 0.001 * double(std::min<size_t>(worker.gpus.size(), 100));
 }
 
 std::string gpus_of(const WorkerStatus& worker) {
@@ -50,12 +66,8 @@ Want gpus_wanted(const JobResources& need) {
     text += fmt::format("{} compute capability {}", need.gpu_memory_bytes > 0 ? " and" : " of",
                         need.min_compute_capability);
   }
-  // Of two that have too few, the one with more of any kind is the better.
-  return {text, count,
-          [need](const WorkerStatus& w) {
-            return suitable_gpus(need, w) + 0.001 * double(w.gpus.size());
-          },
-          gpus_of};
+  return {text, count, [need](const WorkerStatus& w) { return suitable_gpus(need, w); }, gpus_of,
+          !need.gpu_exclusive};
 }
 
 std::vector<Want> wants_of(const JobResources& need) {
@@ -83,6 +95,30 @@ std::vector<Want> wants_of(const JobResources& need) {
   return wants;
 }
 
+double ranks_at_once(const std::vector<Want>& wants, const WorkerStatus& worker) {
+  double ranks = kMaxRepetitions;
+  for (const Want& want : wants) {
+    const double has = want.has(worker);
+    if (want.shared && has >= want.least) continue;
+    ranks = std::min(ranks, std::floor(has / want.least + 1e-9));
+  }
+  return ranks;
+}
+
+// The ranks of a parallel job run at the same time, or not at all.
+std::optional<std::string> never_together(const Job& job, const std::vector<Want>& wants,
+                                          const std::vector<const WorkerStatus*>& known) {
+  double room = 0;
+  for (const WorkerStatus* worker : known) {
+    const double ranks = ranks_at_once(wants, *worker);
+    room = job.same_worker ? std::max(room, ranks) : room + ranks;
+  }
+  if (room >= double(job.repetitions)) return std::nullopt;
+  return fmt::format(
+      "the {} ranks of a parallel job run at the same time; {} room for {:.0f}", job.repetitions,
+      job.same_worker ? "the best of the workers known has" : "the workers known have", room);
+}
+
 }  // namespace
 
 std::optional<std::string> never_fits(const Job& job, const std::vector<WorkerStatus>& workers) {
@@ -97,7 +133,9 @@ std::optional<std::string> never_fits(const Job& job, const std::vector<WorkerSt
     return std::all_of(wants.begin(), wants.end(),
                        [&](const Want& want) { return want.has(*worker) >= want.least; });
   };
-  if (std::any_of(known.begin(), known.end(), meets)) return std::nullopt;
+  if (std::any_of(known.begin(), known.end(), meets)) {
+    return job.parallel ? never_together(job, wants, known) : std::nullopt;
+  }
   for (const Want& want : wants) {
     const WorkerStatus& best = **std::max_element(
         known.begin(), known.end(),

@@ -51,6 +51,17 @@ absl::Status bytes(const std::string& flag, const std::string& text, uint64_t& o
   return absl::OkStatus();
 }
 
+// Somebody who writes 8 means gigabytes. The kernel ends what has so few bytes before it has begun,
+// in ways that do not say so.
+constexpr uint64_t kLeastBytes = 64 << 10;
+
+absl::Status size_of_rank(const std::string& flag, const std::string& text, uint64_t& out) {
+  absl::Status status = bytes(flag, text, out);
+  if (!status.ok() || out == 0 || out >= kLeastBytes) return status;
+  return bad(flag, text,
+             "that is " + format_bytes(out) + ", too little for any program: add a unit, as in 2G");
+}
+
 absl::Status cpus(const std::string& text, double& out) {
   const char* end = text.data() + text.size();
   auto [stop, error] = std::from_chars(text.data(), end, out);
@@ -330,10 +341,10 @@ absl::Status named(const std::vector<std::string>& texts, std::map<std::string, 
 absl::Status resources(const JobOptions& o, Job& job) {
   JobResources& need = job.resources;
   absl::Status status = cpus(o.cpus, need.cpus);
-  if (status.ok()) status = bytes("--memory", o.memory, need.memory_bytes);
-  if (status.ok()) status = bytes("--disk", o.disk, need.disk_bytes);
+  if (status.ok()) status = size_of_rank("--memory", o.memory, need.memory_bytes);
+  if (status.ok()) status = size_of_rank("--disk", o.disk, need.disk_bytes);
   if (status.ok()) status = gpus(o.gpus, need.gpus);
-  if (status.ok()) status = bytes("--gpu-memory", o.gpu_memory, need.gpu_memory_bytes);
+  if (status.ok()) status = size_of_rank("--gpu-memory", o.gpu_memory, need.gpu_memory_bytes);
   if (status.ok()) status = named(o.named, need.named);
   if (status.ok()) status = priority(o.priority, job.priority);
   if (!status.ok()) return status;

@@ -80,6 +80,56 @@ TEST(NeverFits, Gpus) {
   EXPECT_EQ(never_fits(job, workers), std::nullopt) << "it may be free and well again";
 }
 
+TEST(NeverFits, TheBestGpuIsTheOneThatNearlyDoes) {
+  std::vector<WorkerStatus> workers = {worker("many", 8, kGiB), worker("good", 8, kGiB)};
+  workers[0].gpus = {gpu(4 * kGiB, "8.6"), gpu(4 * kGiB, "8.6")};
+  workers[1].gpus = {gpu(24 * kGiB, "7.5")};
+  Job job;
+  job.resources.gpus = 1;
+  job.resources.gpu_memory_bytes = 30 * kGiB;
+  EXPECT_THAT(*never_fits(job, workers), HasSubstr("(good) has A4000 with 24 GiB"));
+  job.resources.gpu_memory_bytes = 0;
+  job.resources.min_compute_capability = "9.0";
+  EXPECT_THAT(*never_fits(job, workers), HasSubstr("(many) has"));
+  job.resources.min_compute_capability = "";
+  job.resources.gpus = 3;
+  EXPECT_THAT(*never_fits(job, workers), HasSubstr("(many) has"));
+}
+
+TEST(NeverFits, AParallelJobNeedsRoomForAllAtOnce) {
+  std::vector<WorkerStatus> workers = {worker("a", 2, kGiB), worker("b", 3, 8 * kGiB)};
+  Job job;
+  job.parallel = true;
+  job.repetitions = 5;
+  EXPECT_EQ(never_fits(job, workers), std::nullopt);
+  job.repetitions = 6;
+  EXPECT_EQ(
+      never_fits(job, workers),
+      "the 6 ranks of a parallel job run at the same time; the workers known have room for 5");
+  job.resources.cpus = 0.1;
+  job.repetitions = 50;
+  EXPECT_EQ(never_fits(job, workers), std::nullopt) << "tenths add up";
+  job.resources.memory_bytes = kGiB;
+  job.repetitions = 10;
+  EXPECT_THAT(*never_fits(job, workers), HasSubstr("room for 9"));
+  job.same_worker = true;
+  EXPECT_THAT(*never_fits(job, workers), HasSubstr("the best of the workers known has room for 8"));
+  job.parallel = job.same_worker = false;
+  EXPECT_EQ(never_fits(job, workers), std::nullopt) << "one after the other";
+}
+
+TEST(NeverFits, GpusAreSharedUnlessOneWantsThemAlone) {
+  std::vector<WorkerStatus> workers = {worker("a", 8, kGiB)};
+  workers[0].gpus = {gpu(4 * kGiB, "8.6"), gpu(4 * kGiB, "8.6")};
+  Job job;
+  job.parallel = true;
+  job.repetitions = 8;
+  job.resources.gpus = 1;
+  EXPECT_EQ(never_fits(job, workers), std::nullopt);
+  job.resources.gpu_exclusive = true;
+  EXPECT_THAT(*never_fits(job, workers), HasSubstr("room for 2"));
+}
+
 TEST(NeverFits, AllOfItMustBeOnOne) {
   const std::vector<WorkerStatus> workers = {worker("a", 16, kGiB), worker("b", 1, 16 * kGiB)};
   Job job;

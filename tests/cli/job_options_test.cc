@@ -108,6 +108,7 @@ TEST_F(JobOptionsTest, RefusalsNameTheFlagAndTheValue) {
   EXPECT_THAT(refusal({.cpus = "nan"}), HasSubstr("--cpus"));
   EXPECT_THAT(refusal({.cpus = "1x"}), HasSubstr("--cpus"));
   EXPECT_THAT(refusal({.memory = "x"}), HasSubstr("--memory"));
+  EXPECT_THAT(refusal({.memory = "8"}), HasSubstr("--memory '8': that is 8 B, too little"));
   EXPECT_THAT(refusal({.time_limit = "x"}), HasSubstr("--time-limit"));
   EXPECT_THAT(refusal({.inject = "all"}), HasSubstr("--inject"));
   EXPECT_THAT(refusal({.environment = {"=x"}}), HasSubstr("--env"));

@@ -28,6 +28,7 @@ refused "--retries '-1'" pesc run --retries -1 -- ./who
 refused "is not a duration" pesc run --time-limit 5x -- ./who
 refused "give a number of cores" pesc run --cpus 0 -- ./who
 refused "is not an amount of bytes" pesc run --memory lots -- ./who
+refused "--memory '8': that is 8 B, too little for any program: add a unit" pesc run --memory 8 -- ./who
 refused "is not set here" pesc run --env PESC_E2E_UNSET -- ./who
 refused "--workers" pesc run --workers 0 -- ./who
 refused "there are 2 parameters" pesc run -n 3 --parameters a,b -- ./who '{parameters[rank]}'
