@@ -49,6 +49,17 @@ sleep 3000 # for the keeper that is killed
   wait "$WORKER_PID"
 done
 
+# A configuration that promises more than the machine has is said, and memory is not given twice.
+printf 'cpus = 512\nmemory = "900T"\n' >rich.toml
+worker rich --config "$PWD/rich.toml"
+expect 0 pesc workers
+prints 'note (rich): offers 512 cpus and has '
+prints 'note (rich): is to offer 900 TiB of memory and has '
+expect 2 pesc submit --strict -n 1 --memory 800T -- true
+says 'a rank needs 800 TiB of memory; the best of the workers known'
+expect 2 pesc submit --strict -n 1000 --parallel -- true
+says 'the 1000 ranks of a parallel job run at the same time; the workers known have room for 51'
+
 expect 2 pesc-worker --coordinator "$ADDRESS" --containment docker
 says "none of auto, cgroup2, cgroup1, none"
 expect 0 pesc doctor

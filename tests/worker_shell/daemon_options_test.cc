@@ -37,6 +37,11 @@ TEST(DaemonOptions, RefusesWhatItDoesNotKnowByName) {
   const std::string config = (directory.path() / "worker.toml").string();
   write_file(config, "coordinater = \"lab\"\n");
   EXPECT_NE(error_of({"--config", config}).find("\"coordinater\" is not known"), std::string::npos);
+  write_file(config, "cpuss = 2\n");
+  EXPECT_NE(error_of({"--config", config}).find("\"cpuss\" is not known"), std::string::npos)
+      << "and not that it must be a text";
+  write_file(config, "memory = 12\n");
+  EXPECT_NE(error_of({"--config", config}).find("\"memory\" must be a text"), std::string::npos);
   write_file(config, "cpus = \"two\"\n");
   EXPECT_NE(error_of({"--config", config}).find("\"cpus\" must be a number"), std::string::npos);
   write_file(config, "room = [\n");

@@ -54,6 +54,19 @@ TEST(Identity, ThereIsSomethingToOffer) {
   EXPECT_GT(available_memory_bytes(), uint64_t{1} << 20);
 }
 
+TEST(Identity, WhatIsPromisedBeyondIsSaid) {
+  TemporaryDirectory state;
+  const uint32_t cpus = available_cpus_milli();
+  const uint64_t memory = available_memory_bytes();
+  EXPECT_TRUE(promised_too_much(cpus, memory, 0, state.path()).empty());
+  EXPECT_TRUE(promised_too_much(0, 0, 0, state.path()).empty()) << "all that there is";
+  const auto texts = promised_too_much(cpus + 62'000, memory + 1, UINT64_MAX, state.path());
+  ASSERT_EQ(texts.size(), 3u);
+  EXPECT_NE(texts[0].find("cpus and has"), std::string::npos) << texts[0];
+  EXPECT_NE(texts[1].find("of memory and has"), std::string::npos) << texts[1];
+  EXPECT_NE(texts[2].find("16 EiB of free disk and has"), std::string::npos) << texts[2];
+}
+
 TEST(StateDir, IsMadeWithItsModeAndLockedOnce) {
   TemporaryDirectory base;
   auto path = common::make_state_dir(base.path() / "a" / "state", 0700);

@@ -28,7 +28,7 @@ struct Texts {
 
 absl::Status set_cpus(double cpus, const std::string& where, Options& options) {
   if (!(cpus >= 0.001) || cpus * 1000 > kMaxCpusMilli) {
-    return absl::InvalidArgumentError(where + " must be a number of cores, at least 0.001");
+    return absl::InvalidArgumentError(where + " must be a number of cores, from 0.001 to 100000");
   }
   options.cpus_milli = static_cast<uint32_t>(std::lround(cpus * 1000));
   return absl::OkStatus();
@@ -139,6 +139,9 @@ absl::Status set_resources(const toml::node& node, const std::string& where, Opt
   return absl::OkStatus();
 }
 
+constexpr const char* kTextKeys[] = {"nvml_library",   "memory",      "cache",     "disk",
+                                     "detached_limit", "containment", "log_level", "state"};
+
 absl::Status apply_key(std::string_view key, const toml::node& node, const std::string& path,
                        DaemonOptions& options) {
   const std::string where = path + ": the key \"" + std::string(key) + "\"";
@@ -159,6 +162,21 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
     if (!pass_on) return absl::InvalidArgumentError(where + " must be true or false");
     options.worker.pass_on = *pass_on;
     return absl::OkStatus();
+  }
+  std::string* target = key == "coordinator" ? &options.coordinator
+                        : key == "join_file" ? &options.join_file
+                        : key == "room"      ? &options.worker.room
+                        : key == "name"      ? &options.worker.name
+                        : key == "advertise" ? &options.worker.advertise
+                        : key == "run_as"    ? &options.worker.run_as
+                                             : nullptr;
+  const auto is_key = [&](const char* known) { return key == known; };
+  if (target == nullptr && std::none_of(std::begin(kTextKeys), std::end(kTextKeys), is_key)) {
+    return absl::InvalidArgumentError(
+        where +
+        " is not known; the keys are coordinator, state, cpus, memory, room, name, "
+        "advertise, run_as, join_file, cache, containment, detached_limit, log_level, "
+        "idle_priority, gpus, nvml_library, disk, pass_on, and the tables [owner] and [resources]");
   }
   const std::optional<std::string> text = node.value_exact<std::string>();
   if (!text) return absl::InvalidArgumentError(where + " must be a text in quotes");
@@ -181,20 +199,6 @@ absl::Status apply_key(std::string_view key, const toml::node& node, const std::
   if (key == "state") {
     options.worker.state_dir = *text;
     return absl::OkStatus();
-  }
-  std::string* target = key == "coordinator" ? &options.coordinator
-                        : key == "join_file" ? &options.join_file
-                        : key == "room"      ? &options.worker.room
-                        : key == "name"      ? &options.worker.name
-                        : key == "advertise" ? &options.worker.advertise
-                        : key == "run_as"    ? &options.worker.run_as
-                                             : nullptr;
-  if (target == nullptr) {
-    return absl::InvalidArgumentError(
-        where +
-        " is not known; the keys are coordinator, state, cpus, memory, room, name, "
-        "advertise, run_as, join_file, cache, containment, detached_limit, log_level, "
-        "idle_priority, gpus, nvml_library, disk, pass_on, and the tables [owner] and [resources]");
   }
   *target = *text;
   return absl::OkStatus();

@@ -1,5 +1,6 @@
 #include "runtime/worker/shell/identity.h"
 
+#include <fmt/format.h>
 #include <sched.h>
 #include <sys/random.h>
 #include <sys/sysinfo.h>
@@ -11,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "model/job_spec.h"
 #include "runtime/common/state_dir.h"
 
 namespace pesc::worker {
@@ -140,6 +142,24 @@ uint64_t available_memory_bytes() {
   if (::sysinfo(&info) == 0) bytes = static_cast<uint64_t>(info.totalram) * info.mem_unit;
   if (auto limit = cgroup_memory_limit()) bytes = bytes == 0 ? *limit : std::min(bytes, *limit);
   return bytes;
+}
+
+std::vector<std::string> promised_too_much(uint32_t cpus_milli, uint64_t memory_bytes,
+                                           uint64_t disk_bytes,
+                                           const std::filesystem::path& directory) {
+  std::vector<std::string> texts;
+  if (const uint32_t has = available_cpus_milli(); cpus_milli > has) {
+    texts.push_back(fmt::format("offers {:g} cpus and has {:g}: ranks share them",
+                                cpus_milli / 1000.0, has / 1000.0));
+  }
+  const auto bytes = [&](const char* what, uint64_t promised, uint64_t has) {
+    if (has == 0 || promised <= has) return;
+    texts.push_back(fmt::format("is to offer {} of {} and has {}: it offers that",
+                                format_bytes(promised), what, format_bytes(has)));
+  };
+  bytes("memory", memory_bytes, available_memory_bytes());
+  bytes("free disk", disk_bytes, free_disk_bytes(directory));
+  return texts;
 }
 
 }  // namespace pesc::worker

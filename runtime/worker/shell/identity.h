@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/ids.h"
@@ -33,5 +34,11 @@ absl::StatusOr<WorkerIdentity> load_or_create_worker_identity(const std::filesys
 uint32_t available_cpus_milli();
 uint64_t available_memory_bytes();
 uint64_t free_disk_bytes(const std::filesystem::path& directory);  // 0: not known
+
+// What a configuration promises beyond that, in words. More cores are given all the same: some want
+// several ranks on one.
+std::vector<std::string> promised_too_much(uint32_t cpus_milli, uint64_t memory_bytes,
+                                           uint64_t disk_bytes,
+                                           const std::filesystem::path& directory);
 
 }  // namespace pesc::worker

@@ -108,10 +108,21 @@ absl::Status WorkerShell::open_state() {
   return absl::OkStatus();
 }
 
+namespace {
+
+// 0 asks for all that there is; of what is not known as much as was said.
+uint64_t at_most(uint64_t wanted, uint64_t has) {
+  return wanted == 0 || (has != 0 && has < wanted) ? has : wanted;
+}
+
+}  // namespace
+
 void WorkerShell::set_up_core() {
   if (options_.cpus_milli == 0) options_.cpus_milli = available_cpus_milli();
-  if (options_.memory_bytes == 0) options_.memory_bytes = available_memory_bytes();
-  if (options_.disk_bytes == 0) options_.disk_bytes = free_disk_bytes(state_dir_);
+  too_much_ = promised_too_much(options_.cpus_milli, options_.memory_bytes, options_.disk_bytes,
+                                state_dir_);
+  options_.memory_bytes = at_most(options_.memory_bytes, available_memory_bytes());
+  options_.disk_bytes = at_most(options_.disk_bytes, free_disk_bytes(state_dir_));
   if (options_.name.empty()) options_.name = machine_.hostname;
   CoreConfig config;
   config.cpus_milli = options_.cpus_milli;
@@ -133,6 +144,7 @@ std::vector<std::string> WorkerShell::warnings() const {
     warnings.emplace_back("ranks run as the worker's own user");
   }
   if (!identity_.clone_warning.empty()) warnings.push_back(identity_.clone_warning);
+  warnings.insert(warnings.end(), too_much_.begin(), too_much_.end());
   return warnings;
 }
 

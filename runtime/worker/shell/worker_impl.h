@@ -303,6 +303,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   common::UniqueFd lock_;
   std::optional<RankUser> user_;
   WorkerIdentity identity_;
+  std::vector<std::string> too_much_;  // of what its configuration promises
   Machine machine_;
   BaseEnvironment base_;
   std::shared_ptr<AttemptDirs> dirs_;
@@ -325,7 +326,7 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   std::unique_ptr<QuietThread> quiet_;
   OutputSender output_sender_{loop_};
   uint64_t named_only_in_ = 0;  // the session whose coordinator takes no output without its name
-  SendSlots send_slots_;  // of checkpoints on their way
+  SendSlots send_slots_;        // of checkpoints on their way
   PortChooser ports_{gang_ports()};
 
   std::map<AttemptKey, AttemptPtr> attempts_;
