@@ -5,7 +5,7 @@ export PESC_COORDINATOR=$ADDRESS
 TMP=$WORK/coordinator/blobs/tmp
 LARGE=$WORK/coordinator/blobs/large
 script rank 'wc -c <big'
-truncate -s 600M big
+truncate -s 300M big
 
 # begin_upload: a client that is stopped in the midst of its upload; its pid is in CLIENT.
 begin_upload() {
@@ -48,7 +48,7 @@ equal "$(stored)" 1 "large blobs"
 worker w
 expect 0 pesc watch "$job"
 expect 0 pesc fetch "$job" -o results
-equal "$(tr -d ' ' <results/output.txt)" 629145605
+equal "$(tr -d ' ' <results/output.txt)" 314572805
 
 # The same again, and another one of its size.
 before=$(find "$LARGE" -type f -printf '%f %i\n')
@@ -57,4 +57,18 @@ equal "$(find "$LARGE" -type f -printf '%f %i\n')" "$before" "the same file was 
 printf x | dd of=big bs=1 seek=1000 conv=notrunc 2>/dev/null
 expect 0 pesc submit -n 1 --no-auto-files --file rank --shared-file big -- ./rank
 equal "$(stored)" 2 "large blobs"
+
+# No room for it. Only root can make a small disk; where even root may not, that was all.
+SMALL=$WORK/small
+mkdir -m 755 "$SMALL"
+mount -t tmpfs -o size=64m,mode=755 tmpfs "$SMALL" 2>/dev/null || done_with_tests
+trap 'umount -l "$SMALL"; finish' EXIT
+WORK_BEFORE=$WORK WORK=$SMALL
+coordinator
+WORK=$WORK_BEFORE
+export PESC_COORDINATOR=$ADDRESS
+expect 1 pesc submit -n 1 --no-auto-files --file rank --shared-file big -- ./rank
+says "the coordinator's disk is full"
+until [ -z "$(ls "$SMALL/coordinator/blobs/tmp")" ]; do :; done
+expect 0 pesc submit -n 1 --no-auto-files --file rank -- ./rank # there is room again
 done_with_tests

@@ -49,7 +49,9 @@ class UploadServer final : public protocol::Upload::Server {
     expected_ += size;
     ++queued_;
     // Copied: the message may be gone, with its connection, while the pool writes.
-    return append(std::string(protocol::as_view(params.getData())));
+    std::string bytes(protocol::as_view(params.getData()));
+    context.releaseParams();  // its memory is the next one's
+    return append(std::move(bytes));
   }
 
   kj::Promise<void> finish(FinishContext context) override {
