@@ -22,8 +22,8 @@ std::string version_text(int version) {
   if (driver == 0) {
     throw Failure(kNoGpu,
                   "no GPU: this computer has no NVIDIA driver (cudaErrorInsufficientDriver, no "
-                  "libcuda.so.1); run it on one that has, with pesc run --gpus 1, or try it with "
-                  "--cpu");
+                  "libcuda.so.1); run it on one that has, with pesc run --gpus 1 (two_gpus: "
+                  "2), or try it with --cpu");
   }
   throw Failure(kDriverTooOld,
                 "the NVIDIA driver is too old (cudaErrorInsufficientDriver): it "
@@ -36,8 +36,9 @@ std::string version_text(int version) {
   const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
   std::string why = "cudaErrorNoDevice";
   if (visible != nullptr) why += std::string("; CUDA_VISIBLE_DEVICES is '") + visible + "'";
-  throw Failure(kNoGpu, "no GPU that this program may use (" + why +
-                            "); ask for one with pesc run --gpus 1, or try it with --cpu");
+  throw Failure(kNoGpu,
+                "no GPU that this program may use (" + why +
+                    "); ask for one with pesc run --gpus 1 (two_gpus: 2), or try it with --cpu");
 }
 
 }  // namespace
