@@ -22,6 +22,8 @@ namespace {
 // before KJ is let in: neither can starve the other.
 constexpr uint32_t kEventsBetweenPolls = 128;
 constexpr int kHandlersPerPoll = 64;
+// A loop that is never quiet behaves so often as if it were.
+constexpr auto kQuietWithin = 1 * kj::MILLISECONDS;
 
 kj::TimePoint boot_time() {
   timespec ts{};
@@ -111,6 +113,10 @@ class AsioEventPort final : public kj::EventPort {
   AsioEventPort() : guard_(asio::make_work_guard(io)) { timer.emplace(io); }
 
   bool wait() override {
+    if (quiet_) {
+      now_quiet();
+      return woken_.exchange(false, std::memory_order_acquire);
+    }
     timer->arm();
     turn([this] { io.run_one(); });
     timer->advance();
@@ -119,12 +125,31 @@ class AsioEventPort final : public kj::EventPort {
 
   bool poll() override {
     timer->advance();
+    if (quiet_ && timer->timer().now() - quiet_since_ >= kQuietWithin) now_quiet();
     for (int i = 0; i < kHandlersPerPoll; ++i) {
       size_t done = 0;
       turn([&] { done = io.poll_one(); });
       if (done == 0) break;
     }
     return woken_.exchange(false, std::memory_order_acquire);
+  }
+
+  kj::Promise<void> when_quiet() {
+    if (ended_) return kj::READY_NOW;
+    if (!quiet_) {
+      auto paf = kj::newPromiseAndFulfiller<void>();
+      quiet_ = kj::mv(paf.fulfiller);
+      when_quiet_ = paf.promise.fork();
+      quiet_since_ = timer->timer().now();
+    }
+    return when_quiet_.addBranch();
+  }
+
+  // While KJ's loop is there.
+  void end() {
+    ended_ = true;
+    quiet_ = nullptr;
+    when_quiet_ = nullptr;
   }
 
   void wake() const override {
@@ -147,7 +172,17 @@ class AsioEventPort final : public kj::EventPort {
     }
   }
 
+  void now_quiet() {
+    auto fulfiller = kj::mv(quiet_);
+    quiet_ = nullptr;
+    fulfiller->fulfill();
+  }
+
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
+  kj::Own<kj::PromiseFulfiller<void>> quiet_;  // somebody waits
+  kj::ForkedPromise<void> when_quiet_ = nullptr;
+  kj::TimePoint quiet_since_ = kj::origin<kj::TimePoint>();
+  bool ended_ = false;
   mutable std::atomic<bool> woken_{false};
 };
 
@@ -165,6 +200,7 @@ struct Loop::Impl final : kj::TaskSet::ErrorHandler {
     closing = true;
     pool.stop();
     tasks.reset();
+    port.end();
     port.io.shutdown();
     stop_fulfiller = nullptr;
     scope->cancelAllDetached();
@@ -193,6 +229,8 @@ kj::Timer& Loop::timer() {
   return impl_->port.timer->timer();
 }
 kj::WaitScope& Loop::wait_scope() { return *impl_->scope; }
+
+kj::Promise<void> Loop::when_quiet() { return impl_->port.when_quiet(); }
 
 void Loop::run() {
   KjLog log;

@@ -26,6 +26,10 @@ class Loop {
   kj::Timer& timer();
   kj::WaitScope& wait_scope();
 
+  // Resolves when there is nothing else to do, or a little later if that never comes: for what is
+  // better done once for many. (kj::evalLast() waits for as long as there is something.)
+  kj::Promise<void> when_quiet();
+
   // Runs until stop(). Handlers and promises both make progress.
   void run();
   void stop();                            // thread-safe

@@ -194,7 +194,8 @@ class RpcStream final : public kj::AsyncIoStream {
   void start_flush() {
     writer_->flushing = true;
     Writer* writer = writer_.get();
-    flush_ = kj::evalLast([writer] { return writer->drain(); })
+    flush_ = loop_.when_quiet()
+                 .then([writer] { return writer->drain(); })
                  .catch_([writer](kj::Exception&& e) { writer->failed(kj::mv(e)); })
                  .attach(kj::addRef(*writer))
                  .fork();

@@ -72,6 +72,34 @@ TEST(Loop, PromisesAndHandlersShareTheThreadFairly) {
   EXPECT_GT(handlers, 1'000u);
 }
 
+TEST(Loop, QuietIsWhenAllElseIsDone) {
+  Loop loop;
+  int before = 0;
+  auto quiet = loop.when_quiet().then([&] { EXPECT_EQ(before, 10); }).eagerlyEvaluate(nullptr);
+  for (int i = 0; i < 10; ++i) loop.detach(kj::evalLater([&] { ++before; }));
+  loop.wait(kj::mv(quiet));
+  loop.wait(loop.when_quiet());
+}
+
+// Ten thousand connections always have something to say: what waits for a quiet moment, as all
+// writes do, must not wait for ever.
+TEST(Loop, ALoopThatIsNeverQuietGoesOnAllTheSame) {
+  Loop loop;
+  bool over = false;
+  std::function<void()> repost = [&] {
+    if (!over) asio::post(loop.io(), repost);
+  };
+  std::function<kj::Promise<void>()> again = [&]() -> kj::Promise<void> {
+    if (over) return kj::READY_NOW;
+    return kj::evalLater([&] { return again(); });
+  };
+  repost();
+  auto busy = again().eagerlyEvaluate(nullptr);
+  for (int i = 0; i < 3; ++i) loop.wait(loop.when_quiet());
+  over = true;
+  loop.wait(kj::mv(busy));
+}
+
 TEST(Loop, TimersFireInOrder) {
   Loop loop;
   std::vector<int> order;
