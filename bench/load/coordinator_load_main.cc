@@ -15,8 +15,18 @@ struct Options {
   uint32_t workers = 100, cpus = 8, ranks = 1'000'000;
   uint64_t until = 0;  // ranks after which the rest is cancelled; 0: all
   double limit_s = 60;
-  bool keep = false;
+  bool keep = false, progress = false;
 };
+
+// To see whether it goes on evenly.
+kj::Promise<void> show_progress(rpc::Loop& loop, const FakeWorkers& workers, int pid, double from) {
+  return loop.timer().afterDelay(250 * kj::MILLISECONDS).then([&loop, &workers, pid, from] {
+    std::fprintf(stderr, "%.2f s: %llu ranks, %llu reports, coordinator %.2f s\n", now_s() - from,
+                 static_cast<unsigned long long>(workers.acknowledged()),
+                 static_cast<unsigned long long>(workers.reports()), cpu_s(pid));
+    return show_progress(loop, workers, pid, from);
+  });
+}
 
 int run(const Options& options) {
   raise_descriptor_limit();
@@ -35,6 +45,7 @@ int run(const Options& options) {
   const uint64_t before = workers.acknowledged(), reports_before = workers.reports();
 
   const double cpu_begin = cpu_s(options.pid), own_begin = cpu_s(getpid()), started = now_s();
+  if (options.progress) loop.detach(show_progress(loop, workers, options.pid, started));
   const uint64_t job = loop.wait(submit(user.session, options.ranks));
   const uint64_t wanted = options.until > 0 ? options.until : options.ranks;
   loop.wait(workers.when(before + wanted)
@@ -73,6 +84,7 @@ int main(int argc, char** argv) {
   app.add_option("--ranks", options.ranks);
   app.add_option("--until", options.until, "ranks after which the rest is cancelled");
   app.add_option("--limit", options.limit_s, "seconds after which it is enough");
+  app.add_flag("--progress", options.progress, "four times a second, to standard error");
   app.add_flag("--keep", options.keep, "do not cancel the rest");
   CLI11_PARSE(app, argc, argv);
   return pesc::bench::run(options);

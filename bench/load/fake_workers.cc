@@ -33,13 +33,17 @@ class FakeWorker {
       info.setSoftware("bench");
       info.setMachine("bench/" + std::to_string(number_));
       request.setSink(kj::heap<Sink>(*this));
-      return request.send().then(
-          [this](auto&& response) { all_.heartbeat_ms_ = response.getHeartbeatMs(); });
+      return request.send().then([this](auto&& response) {
+        all_.heartbeat_ms_ = response.getHeartbeatMs();
+        next_beat_s_ = now_s() + static_cast<double>(all_.heartbeat_ms_) / 1000;
+      });
     });
   }
 
-  void beat() {
-    if (in_flight_ == 0) report();
+  // As a worker does: each report is a heartbeat, and one that waits for its answer puts off
+  // others.
+  void beat(double now) {
+    if (now >= next_beat_s_ && in_flight_ == 0) report();
   }
 
  private:
@@ -92,6 +96,7 @@ class FakeWorker {
     }
     ++in_flight_;
     ++all_.reports_;
+    next_beat_s_ = now_s() + static_cast<double>(all_.heartbeat_ms_) / 1000;
     all_.loop_.detach(
         request.send().then([this](auto&& response) {
           --in_flight_;
@@ -113,6 +118,7 @@ class FakeWorker {
   std::optional<protocol::WorkerSession::Client> session_;
   uint64_t last_update_ = 0;
   size_t in_flight_ = 0;
+  double next_beat_s_ = 0;
   std::vector<AttemptKey> ended_;
   std::map<AttemptKey, bool> reported_;  // not acknowledged yet
 };
@@ -140,15 +146,14 @@ kj::Promise<void> FakeWorkers::attach_next() {
   return workers_[next_++]->attach().then([this] { return attach_next(); });
 }
 
-// A twentieth of them at a time: a lab's do not beat all at once.
+// Twenty times in a heartbeat's time it is looked whose is due.
 kj::Promise<void> FakeWorkers::beat() {
   constexpr uint32_t kParts = 20;
   return loop_.timer()
       .afterDelay(static_cast<int64_t>(heartbeat_ms_) * kj::MILLISECONDS / kParts)
       .then([this] {
-        const size_t from = next_ % kParts;
-        for (size_t i = from; i < workers_.size(); i += kParts) workers_[i]->beat();
-        ++next_;
+        const double now = now_s();
+        for (const auto& worker : workers_) worker->beat(now);
         return beat();
       });
 }

@@ -286,6 +286,12 @@ TEST(Placement, NothingGoesToAWorkerThatGivesRanksBack) {
   // A heartbeat of the first one: it lives on, and has room.
   h.report(1, {});
   EXPECT_EQ(h.held(1).size(), 2u);
+  // Reports are heartbeats: one that gives nothing back will do, after a while.
+  ASSERT_TRUE(h.submit(2, spec_of(4)).ok());
+  h.end(1, h.held(1).at(0), EndReason::vacated);
+  h.now += TimeMs(h.config.heartbeat_ms);
+  h.end(1, h.held(1).at(0), EndReason::succeeded);
+  EXPECT_EQ(h.held(1).size(), 2u);
 }
 
 }  // namespace

@@ -105,6 +105,83 @@ TEST(WorkerReports, EndsOfShortRanksAreToldWhenHalfOfWhatWaitedHasBegun) {
   EXPECT_EQ(end_until_told(m, rank + 1).second, rank + 8);
 }
 
+TEST(WorkerReports, AReportOfEndsIsAHeartbeat) {
+  Machine m({.cpus_milli = 100'000, .max_preparing = 100});
+  m(Connected{5000});
+  for (uint32_t rank = 0; rank < 3; ++rank) m.run(key_of(rank));
+  m(Progressed{key_of(2), 0.25, "a"});
+  m.now += 4000;
+  m.end(key_of(0));
+  ASSERT_EQ(m.got<SendReport>().size(), 1u);
+  EXPECT_THAT(m.got<SendReport>()[0].progress, IsEmpty()) << "but once in five seconds";
+  m(Acknowledged{{key_of(0)}});
+  m.wait(1000);
+  ASSERT_EQ(m.got<SendReport>().size(), 1u) << "now";
+  EXPECT_EQ(m.got<SendReport>()[0].progress.size(), 1u);
+  m.now += 3000;
+  m.end(key_of(1));
+  m(Acknowledged{{key_of(1)}});
+  m.wait(2000);
+  EXPECT_THAT(m.got<SendReport>(), IsEmpty()) << "three seconds ago it said all";
+  EXPECT_EQ(m.core.next_deadline(), m.now + 3000);
+  m.wait(3000);
+  EXPECT_EQ(m.got<SendReport>().size(), 1u);
+}
+
+TEST(WorkerReports, WhileAnAnswerIsAwaitedThereIsNoHeartbeat) {
+  Machine m;
+  m(Connected{5000});
+  m.run(key_of(0));
+  m.end(key_of(0));
+  for (int i = 0; i < 2; ++i) {
+    m.wait(5000);
+    EXPECT_THAT(m.got<SendReport>(), IsEmpty());
+  }
+  m.now += 1000;
+  m(Acknowledged{{key_of(0)}});
+  EXPECT_EQ(m.got<SendReport>().size(), 1u) << "five seconds have passed";
+  m.run(key_of(1));
+  m.end(key_of(1));
+  m.wait(5000);
+  m.wait(5000);
+  EXPECT_THAT(m.got<SendReport>(), IsEmpty());
+  m.wait(5000);
+  EXPECT_EQ(m.reported().size(), 1u) << "it is taken as lost";
+}
+
+TEST(WorkerReports, ARefusedReportIsNoHeartbeat) {
+  Machine m;
+  m(Connected{5000});
+  m.run(key_of(0));
+  m.now += 4000;
+  m.end(key_of(0));
+  ASSERT_EQ(m.reported().size(), 1u);
+  m(ReportFailed{{key_of(0)}, "its output is not here"});
+  EXPECT_EQ(m.core.next_deadline(), m.now + 1000);
+  m.wait(1000);  // due again by now, and with it what had failed
+  ASSERT_EQ(m.reported().size(), 1u);
+  m(ReportFailed{{key_of(0)}, "its output is not here"});
+  ASSERT_EQ(m.got<SendReport>().size(), 1u) << "the lease must be renewed";
+  EXPECT_THAT(m.reported(), IsEmpty());
+  EXPECT_EQ(m.core.next_deadline(), m.now + 5000);
+}
+
+TEST(WorkerReports, AHeartbeatTakesTheEndsAlong) {
+  Machine m;
+  give_short_ranks(m, 20);
+  m.wait(4980);
+  EXPECT_EQ(end_next(m, 0), 1u);
+  m(Acknowledged{{key_of(0)}});
+  EXPECT_EQ(end_next(m, 1), 0u);
+  EXPECT_EQ(end_next(m, 2), 0u);
+  m(Started{key_of(3), 1});
+  m(Progressed{key_of(3), 0.5, "b"});
+  m.wait(20);  // less than ends are kept together for
+  ASSERT_EQ(m.got<SendReport>().size(), 1u);
+  EXPECT_EQ(m.reported().size(), 2u);
+  EXPECT_EQ(m.got<SendReport>()[0].progress.size(), 1u);
+}
+
 TEST(WorkerReports, ALargeOutputDelaysNoOther) {
   Machine m({.cpus_milli = 100'000, .max_preparing = 100});
   m(Connected{5000});

@@ -270,8 +270,9 @@ struct Worker {
   bool responsive = false;  // attached, and heard of within a lease's time
   bool forgiven = false;    // its silence since it was last heard of: the coordinator was away
   // It has given ranks back: it is about to go, and what it were given now would come back too.
-  // Until a heartbeat brings nothing of the kind.
+  // Until a heartbeat brings nothing of the kind, or another report a heartbeat's time later.
   bool leaving = false;
+  TimeMs gave_back = 0;
   bool draining = false, paused = false;  // durable
   // Attempts that failed at once there, in a row: worker_health.cc. Not durable.
   uint32_t streak = 0;

@@ -128,7 +128,8 @@ void Core::State::on(const WorkerReported& event) {
   };
   if (std::any_of(event.finished.begin(), event.finished.end(), given_back)) {
     worker.leaving = true;
-  } else if (event.finished.empty()) {
+    worker.gave_back = now;
+  } else if (event.finished.empty() || now - worker.gave_back >= TimeMs(config.heartbeat_ms)) {
     worker.leaving = false;
   }
   hear_busy(worker, event.busy);

@@ -207,13 +207,13 @@ void Core::State::say_trouble(Attempt& attempt, std::string text) {
 }
 
 // The first one is told at once: whoever has just submitted the job wants to know.
-void Core::State::on(const BuildAwaited& e, TimeMs now) {
+void Core::State::on(const BuildAwaited& e, TimeMs) {
   Attempt* attempt = find(e.key);
   if (attempt == nullptr || attempt->state != AttemptState::preparing) return;
   const bool told = std::any_of(attempts.begin(), attempts.end(), [](const auto& other) {
     return other.second.state == AttemptState::building;
   });
-  if (!told) next_heartbeat = now;
+  if (!told) say_progress = true;
   leave_state(e.key, *attempt);
   attempt->state = AttemptState::building;
   attempt->progress.key = e.key;

@@ -35,7 +35,9 @@ void Core::plant(PlantedBug bug) { state_->bug = bug; }
 
 std::optional<TimeMs> Core::State::next_deadline() const {
   std::optional<TimeMs> deadline;
-  if (connected) deadline = next_heartbeat;
+  if (connected) {
+    deadline = small_in_flight() == 0 ? std::min(next_heartbeat, next_upkeep) : next_upkeep;
+  }
   // Away from the coordinator a retry would only fail again: Connected brings them all back.
   if (connected && !retry_at.empty()) {
     deadline = std::min(*deadline, retry_at.begin()->first);

@@ -55,17 +55,34 @@ SendReport Core::State::make_report(const std::vector<AttemptKey>& keys) {
   for (const auto& [key, attempt] : attempts) {
     if (attempt.gang_ready) report.ready.push_back({key, attempt.master_port});
   }
-  say_ready = say_busy = false;  // it is said
   report.finished.reserve(keys.size());
   for (const AttemptKey& key : keys) report.finished.push_back({key, attempts.at(key).outcome});
   return report;
+}
+
+// A message that leaves at once. It says all that a heartbeat would, and is one.
+void Core::State::tell(SendReport report, TimeMs now) {
+  if (say_progress) {
+    for (auto& [key, attempt] : attempts) {
+      if (!attempt.progress_fresh) continue;
+      attempt.progress_fresh = false;
+      report.progress.push_back(attempt.progress);
+    }
+  }
+  say_ready = say_busy = say_progress = false;  // it is said
+  next_heartbeat = now + static_cast<TimeMs>(heartbeat_ms);
+  out.actions.push_back(std::move(report));
 }
 
 void Core::State::send_report(std::vector<AttemptKey> keys, bool large, TimeMs now) {
   SendReport report = make_report(keys);
   const uint64_t number = next_report++;
   for (const AttemptKey& key : keys) attempts.at(key).report = number;
-  out.actions.push_back(std::move(report));
+  if (large) {  // it leaves when its output has been uploaded
+    out.actions.push_back(std::move(report));
+  } else {
+    tell(std::move(report), now);
+  }
   if (bug == PlantedBug::forget_before_acknowledged) {
     for (const AttemptKey& key : keys) {
       out.actions.push_back(Forget{key});
@@ -91,14 +108,13 @@ bool Core::State::collects_ends() const {
 
 void Core::State::send_reports(TimeMs now) {
   if (!connected) return;
-  if (now >= next_heartbeat) {
-    heartbeat(now);
-  } else if (say_ready || say_busy) {  // a whole gang waits for it; leases would come in vain
-    out.actions.push_back(make_report({}));
-  }
+  if (now >= next_upkeep) upkeep(now);
+  // Ready: a whole gang waits for it. Busy: leases would come in vain.
+  bool must_tell = heartbeat_due(now) || say_ready || say_busy || say_progress;
   size_t small = small_in_flight(), large_in_flight = in_flight.size() - small;
   while (!unreported_small.empty() && small < kSmallReports) {
-    if (collects_ends() && (small > 0 || now < next_small_report)) break;
+    // With a message that leaves anyway they go at once.
+    if (!must_tell && collects_ends() && (small > 0 || now < next_small_report)) break;
     next_small_report = now + static_cast<TimeMs>(kCollectMs);
     most_waiting = waiting();
     std::vector<AttemptKey> keys;
@@ -109,7 +125,12 @@ void Core::State::send_reports(TimeMs now) {
       unreported_small.erase(unreported_small.begin());
     }
     send_report(std::move(keys), false, now);
+    must_tell = false;
     ++small;
+  }
+  if (must_tell) {
+    tell(make_report({}), now);
+    heard = now;
   }
   while (!unreported_large.empty() && large_in_flight < kLargeReports) {
     const AttemptKey key = unreported_large.begin()->second;
@@ -119,8 +140,17 @@ void Core::State::send_reports(TimeMs now) {
   }
 }
 
-void Core::State::heartbeat(TimeMs now) {
-  next_heartbeat = now + static_cast<TimeMs>(heartbeat_ms);
+// A report that waits for its answer says that we are here, until it is taken as lost: a
+// coordinator that is behind is not told again. When the answer has come a heartbeat may be due at
+// once.
+bool Core::State::heartbeat_due(TimeMs now) const {
+  return now >= next_heartbeat && small_in_flight() == 0;
+}
+
+// Once in a heartbeat's time, however many reports there are: what was lost or refused is sent
+// again, and what programs say of themselves is told.
+void Core::State::upkeep(TimeMs now) {
+  next_upkeep = now + static_cast<TimeMs>(heartbeat_ms);
   // A large one is not touched: its upload may rightly take long, and its answer or failure comes
   // with the connection.
   const TimeMs lost_before = now - static_cast<TimeMs>(kLostAfterHeartbeats * heartbeat_ms);
@@ -134,14 +164,8 @@ void Core::State::heartbeat(TimeMs now) {
   }
   for (const AttemptKey& key : unanswered) requeue(key, attempts.at(key));
   unanswered.clear();
-
-  SendReport report = make_report({});
-  for (auto& [key, attempt] : attempts) {
-    if (!attempt.progress_fresh) continue;
-    attempt.progress_fresh = false;
-    report.progress.push_back(attempt.progress);
-  }
-  out.actions.push_back(std::move(report));
+  say_progress = say_progress || std::any_of(attempts.begin(), attempts.end(),
+                                             [](const auto& a) { return a.second.progress_fresh; });
 }
 
 void Core::State::on(const Connected& e, TimeMs now) {
@@ -150,7 +174,8 @@ void Core::State::on(const Connected& e, TimeMs now) {
   away_since.reset();
   gave_up = false;
   heartbeat_ms = std::max<uint64_t>(e.heartbeat_ms, 1);
-  next_heartbeat = now + static_cast<TimeMs>(heartbeat_ms);
+  heard = now;
+  next_heartbeat = next_upkeep = now + static_cast<TimeMs>(heartbeat_ms);
   // What failed for want of a coordinator may well work now.
   for (const auto& [when, key] : retry_at) leased.emplace(attempts.at(key).order, key);
   retry_at.clear();
@@ -195,6 +220,7 @@ void Core::State::on(const Acknowledged& e, TimeMs) {
     attempts.erase(it);
   }
   for (uint64_t number : answered) {
+    heard = std::max(heard, in_flight.at(number).sent);
     for (const AttemptKey& key : in_flight.at(number).keys) {
       attempts.at(key).report = 0;
       unanswered.push_back(key);
@@ -216,6 +242,8 @@ void Core::State::on(const ReportFailed& e, TimeMs) {
     if (attempt->stop && unwanted(*attempt->stop)) attempt->outcome.reason = *attempt->stop;
     unanswered.push_back(key);  // not at once: what failed now would most likely fail again
   }
+  // It renewed no lease.
+  next_heartbeat = std::min(next_heartbeat, heard + static_cast<TimeMs>(heartbeat_ms));
 }
 
 }  // namespace pesc::worker

@@ -87,12 +87,16 @@ struct Core::State {
   bool say_busy = false;                            // that has changed, or what the shell adds
   std::set<std::pair<TimeMs, AttemptKey>> save_at;  // when a save may be due
   bool say_ready = false;                           // a held attempt has become ready
+  bool say_progress = false;                        // what programs say is to be told
 
   bool connected = false;
   std::optional<TimeMs> away_since;  // of the coordinator; nothing: connected, or given up
   bool gave_up = false;              // away for longer than the limit: what ran was stopped
   uint64_t heartbeat_ms = 5'000;
-  TimeMs next_heartbeat = 0;
+  // Each message that leaves at once is a heartbeat. One with ends may be refused, as a heartbeat
+  // too: `heard` is when one was sent that was not, or had no ends.
+  TimeMs next_heartbeat = 0, heard = 0;
+  TimeMs next_upkeep = 0;
   TimeMs next_small_report = 0;  // of ends that nobody waits for
   uint64_t most_waiting = 0;     // for a cpu, since leases came or small ends were told
   uint64_t last_update = 0;
@@ -186,7 +190,9 @@ struct Core::State {
   bool collects_ends() const;
   void send_reports(TimeMs now);
   void send_report(std::vector<AttemptKey> keys, bool large, TimeMs now);
-  void heartbeat(TimeMs now);
+  void tell(SendReport report, TimeMs now);
+  void upkeep(TimeMs now);
+  bool heartbeat_due(TimeMs now) const;
   SendReport make_report(const std::vector<AttemptKey>& keys);
   std::vector<AttemptKey> holding() const;
   std::optional<TimeMs> next_deadline() const;
