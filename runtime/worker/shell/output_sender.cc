@@ -110,9 +110,7 @@ class OutputSender::Sending final : public kj::TaskSet::ErrorHandler {
       : channel_(std::move(channel)),
         upload_(blobs.beginRequest().send().getUpload()),
         tasks_(*this) {}
-  ~Sending() noexcept {
-    channel_->close(absl::CancelledError("the output is not sent any more"));
-  }
+  ~Sending() noexcept { channel_->close(absl::CancelledError("the output is not sent any more")); }
 
   kj::Promise<BlobRef> named() {
     auto paf = kj::newPromiseAndFulfiller<BlobRef>();
