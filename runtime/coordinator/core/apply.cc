@@ -90,6 +90,7 @@ void Core::State::apply_record(const AttemptEnded& record) {
   const WorkerId id = was_open ? open->worker : was_lost ? lost->worker : rank.last_worker;
   const std::vector<std::string> gpus = was_open ? open->claim.gpus : std::vector<std::string>();
   if (was_open && job->learned != nullptr) learn_end(*job->learned, record.outcome, open->claim);
+  if (was_open) note_too_small(*job, rank, record, open->claim, workers[id]);
   count_attempt(*job, rank, record, id);
   const EndReason reason = record.outcome.reason;
   if (reason == EndReason::inputs_unavailable || reason == EndReason::disk_full) {

@@ -167,13 +167,23 @@ void Core::State::classify(Job& job, ActiveRank& rank, const OpenAttempt& open,
   }
 }
 
-// Who was given too little because PESC did not know better tries again with more, for free. Who
-// had what it asked for, or its GPU for itself, needs more than there is.
+// Who was given too little because PESC did not know better tries again with more, for free: also
+// where it had all that the worker has, or a GPU for itself, while there is a larger one. Who had
+// what it asked for needs more than there is.
 void Core::State::judge_size(const Job& job, const ActiveRank& rank, const OpenAttempt& open,
                              AttemptOutcome& outcome) const {
   const bool tried = rank.outgrown >= kMaxFreeTries;
-  if (outcome.reason == EndReason::out_of_memory && job.spec->resources.memory_bytes == 0 &&
-      open.claim.memory_bytes > 0 && !tried) {
+  const Worker& worker = workers.at(open.worker);
+  const uint64_t all = worker.info.memory_bytes;
+  const bool unstated = job.spec->resources.memory_bytes == 0 && !job.spec->parallel;
+  const bool had_all = open.claim.memory_bytes == 0 || open.claim.memory_bytes >= all;
+  if (outcome.reason == EndReason::out_of_memory && unstated && had_all && !tried &&
+      has_larger(job, all, 0)) {
+    outcome.reason = EndReason::outgrew_estimate;
+    outcome.detail = bounded("had all " + format_bytes(all) +
+                             " of its worker, and goes on where there is more: " + outcome.detail);
+  } else if (outcome.reason == EndReason::out_of_memory && job.spec->resources.memory_bytes == 0 &&
+             open.claim.memory_bytes > 0 && !tried) {
     outcome.reason = EndReason::outgrew_estimate;
     outcome.detail = bounded("was placed with " + format_bytes(open.claim.memory_bytes) +
                              ", as its program had used before: " + outcome.detail);
@@ -185,6 +195,13 @@ void Core::State::judge_size(const Job& job, const ActiveRank& rank, const OpenA
                              " of GPU memory, as its program had used before: " + outcome.detail);
   }
   if (outcome.reason != EndReason::gpu_out_of_memory) return;
+  const uint64_t gpu = smallest_gpu(worker, open.claim);
+  if (open.claim.gpu_alone && gpu > 0 && job.spec->resources.gpu_memory_bytes == 0 &&
+      !job.spec->parallel && !tried && has_larger(job, 0, gpu)) {
+    outcome.detail = bounded("had a GPU with " + format_bytes(gpu) +
+                             " for itself, and goes on with a larger one: " + outcome.detail);
+    return;
+  }
   if (open.claim.gpus.empty() || open.claim.gpu_alone || tried) {
     outcome.reason = EndReason::out_of_memory;
     outcome.detail =

@@ -182,7 +182,7 @@ bool Core::State::reserve(Job& job) {
   gang_had_it = true;
   reservation.job = &job;
   reservation.due = true;
-  reservation.need_version = job.learned->version;
+  reservation.need_version = need_version(job);
   const uint64_t memory = need_of(job).memory_bytes;
   for (const auto& [id, count] : plan) {
     Worker& worker = workers.at(id);
@@ -220,7 +220,7 @@ void Core::State::renew_reservation() {
            worker.reserved_milli <= worker.info.cpus_milli &&
            worker.reserved_memory <= worker.info.memory_bytes;
   };
-  const bool same = reservation.need_version == reservation.job->learned->version;
+  const bool same = reservation.need_version == need_version(*reservation.job);
   if (same && std::all_of(reservation.workers.begin(), reservation.workers.end(), holds)) return;
   Job& job = *reservation.job;
   release_reservation();

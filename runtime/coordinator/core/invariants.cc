@@ -248,6 +248,9 @@ std::string Core::State::check_queues() const {
       }
     }
     if (!queue.blocked || demand.gang > 0) continue;
+    // Some of its ranks may wait for more memory, and others for a larger GPU.
+    const Learned& known = *queue.owners.begin()->second.begin()->second->learned;
+    if (known.memory_starved && known.gpu_starved) continue;
     for (const auto& [id, worker] : workers) {
       if (worker.indexed && has_room(worker, demand)) return "a queue is blocked needlessly";
     }

@@ -32,7 +32,7 @@ void Core::State::place() {
       }
       continue;
     }
-    if (job.learned->version != job.need_version) {  // its program is known better now
+    if (need_version(job) != job.need_version) {  // its program is known better now
       requeue(job);
       continue;
     }
@@ -46,6 +46,7 @@ void Core::State::place() {
     const std::string owner = job.owner;
     Need need = queue->demand.need;
     need.gpu_alone = need.gpu_alone || choice.gpu_alone;
+    need.least_gpu_bytes = std::max(need.least_gpu_bytes, choice.least_gpu_bytes);
     lease(job, choice.rank, job.ranks.attempts(choice.rank) + 1, *choice.worker, need);
     serve(owner);
     --budget;
@@ -106,23 +107,34 @@ bool Core::State::goes_on(const Worker& worker, const Job& job, const Demand& de
 
 // Of those that were tried. One that needs its GPUs for itself may have to wait longer than others.
 Core::State::Choice Core::State::choose_ready(Job& job, const Demand& demand) {
-  constexpr int kLook = 16;
+  constexpr int kLook = 16, kPass = 1'000;
   Choice second_choice;
-  int looked = 0;
+  int looked = 0, passed = 0;
+  const ActiveRank* in_vain = nullptr;  // one that waits for a larger worker
   for (uint32_t rank : job.ready) {
     const ActiveRank& active = job.active.at(rank);
+    if (in_vain != nullptr && active.more_memory_than >= in_vain->more_memory_than &&
+        active.more_gpu_than >= in_vain->more_gpu_than && ++passed < kPass) {
+      continue;
+    }
     const bool alone = active.gpu_alone && !demand.need.gpu_alone;
     Worker* worker = nullptr;
-    if (alone) {
+    uint64_t least_gpu = 0;
+    if (alone || active.more_memory_than > 0 || active.more_gpu_than > 0) {
       Demand own = demand;
-      own.need.gpu_alone = true;
+      own.need.gpu_alone = own.need.gpu_alone || alone;
+      raise_least(job, active, own.need);
+      least_gpu = own.need.least_gpu_bytes;
       worker = choose_worker(job, own, active.last_worker);
+      const bool larger = active.more_memory_than > 0 || active.more_gpu_than > 0;
+      if (worker == nullptr && larger) in_vain = &active;
     } else {
       worker = choose_worker(job, demand, active.last_worker);
       if (worker == nullptr) break;
     }
-    if (worker != nullptr && worker->info.id != active.last_worker) return {rank, worker, alone};
-    if (worker != nullptr && second_choice.worker == nullptr) second_choice = {rank, worker, alone};
+    const Choice choice{rank, worker, alone, least_gpu};
+    if (worker != nullptr && worker->info.id != active.last_worker) return choice;
+    if (worker != nullptr && second_choice.worker == nullptr) second_choice = choice;
     if (++looked == kLook) break;
   }
   return second_choice;
@@ -241,6 +253,9 @@ Need Core::State::need_of(const Job& job) const {
                              [&](uint32_t rank) { return job.active.at(rank).gpu_alone; })) {
     need.gpu_alone = true;
   }
+  const bool all_wait = job.ranks.unclaimed() == 0 && job.ranks.fresh() == 0;
+  if (all_wait && job.learned != nullptr && is_starved(*job.learned)) raise_least_of_all(job, need);
+  ask_for_least(job, need);
   if (bug == PlantedBug::ignore_named) need.named.clear();
   if (bug == PlantedBug::share_exclusive) need.gpu_alone = false;
   return need;
@@ -280,11 +295,11 @@ void Core::State::requeue(Job& job) {
   if (!job.placeable()) return dequeue(job);
   // What has a GPU is not worth waiting for ahead of time.
   const uint32_t ahead = job.gang || job.spec->resources.gpus_milli != 0 ? 0 : times_ahead(job);
-  const bool known =
-      job.need_version == job.learned->version && job.spec->resources.gpus_milli == 0;
+  const bool known = job.need_version == need_version(job) && !is_starved(*job.learned) &&
+                     job.spec->resources.gpus_milli == 0;
   if (job.queue != nullptr && job.queue->demand.ahead == ahead && known) return;
   Need need = need_of(job);
-  job.need_version = job.learned->version;
+  job.need_version = need_version(job);
   if (job.queue != nullptr && job.queue->demand.ahead == ahead && job.queue->demand.need == need) {
     return;
   }
@@ -321,6 +336,7 @@ void Core::State::for_rooms_of(const Worker& worker, const F& each) {
 
 void Core::State::reindex(Worker& worker) {
   if (restoring) return;
+  note_sizes(worker);
   if (!worker.takes_leases()) return unindex(worker);
   const int64_t free = unreserved(worker), load = worker.ahead_load();
   const bool back = !worker.indexed;
@@ -349,6 +365,7 @@ void Core::State::reindex(Worker& worker) {
 
 // With one worker fewer a gang may have to be content with others.
 void Core::State::unindex(Worker& worker) {
+  note_sizes(worker);
   if (!worker.indexed) return;
   leave_index(worker);
   reservation.due = true;

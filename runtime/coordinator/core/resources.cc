@@ -35,6 +35,7 @@ uint64_t most_learned(const Gpu& gpu) {
 bool fits_gpu(const Gpu& gpu, const GpuUse& use, const Need& need, bool alone) {
   if (!gpu.trouble.empty() || gpu.compute_capability < need.min_compute_capability) return false;
   if (use.alone > 0 || (alone && use.ranks > 0)) return false;
+  if (gpu.memory_bytes < need.least_gpu_bytes) return false;
   if (use.share_milli + need.gpu_share_milli > 1000) return false;
   uint64_t bytes = need.gpu_memory_bytes;
   if (need.gpu_memory_learned) bytes = std::min(bytes, most_learned(gpu));
@@ -104,6 +105,15 @@ std::string gpus_there(const Capacity& has) {
   return text.empty() ? "none" : text;
 }
 
+// In steps: what ranks are placed by changes seldom.
+bool lower(uint64_t& least, uint64_t seen) {
+  const uint64_t step = std::max<uint64_t>(std::bit_floor(seen) / 8, 1);
+  const uint64_t rounded = seen - seen % step;
+  if (rounded == 0 || (least != 0 && rounded >= least)) return false;
+  least = rounded;
+  return true;
+}
+
 bool raise(uint64_t& peak, uint64_t seen) {
   const uint64_t before = estimate(peak);
   peak = std::max(peak, seen);
@@ -115,6 +125,7 @@ bool raise(uint64_t& peak, uint64_t seen) {
 std::optional<Claim> claim(const Capacity& has, const Use& use, const Need& need,
                            uint64_t reserved_memory) {
   Claim claim;
+  if (has.memory_bytes < need.least_memory_bytes) return std::nullopt;
   claim.memory_bytes = need.memory_bytes;
   if (need.memory_learned) claim.memory_bytes = std::min(need.memory_bytes, has.memory_bytes);
   const uint64_t taken = use.memory_bytes + reserved_memory;
@@ -137,6 +148,9 @@ std::string lacks(const Capacity& has, const Need& need) {
   if (!need.memory_learned && need.memory_bytes > has.memory_bytes) {
     return format_bytes(need.memory_bytes) + " of memory (has " + format_bytes(has.memory_bytes) +
            ")";
+  }
+  if (need.least_memory_bytes > has.memory_bytes) {
+    return "more memory (has " + format_bytes(has.memory_bytes) + ", which was too little before)";
   }
   if (need.disk_bytes > has.disk_bytes) {
     return format_bytes(need.disk_bytes) + " of disk (has " + format_bytes(has.disk_bytes) + ")";
@@ -249,6 +263,13 @@ void learn(Learned& learned, const AttemptOutcome& outcome, const Claim& claim) 
   if (outcome.reason == EndReason::gpu_out_of_memory && !claim.gpu_alone) {
     gpu = std::max(gpu, claim.gpu_memory_bytes + claim.gpu_memory_bytes / 4);
   }
+  const bool well = outcome.reason == EndReason::succeeded;
+  if (well && lower(learned.least_memory_bytes, outcome.max_rss_bytes) && learned.memory_starved) {
+    ++learned.version;
+  }
+  if (well && lower(learned.least_gpu_bytes, outcome.peak_gpu_bytes) && learned.gpu_starved) {
+    ++learned.version;
+  }
   bool changed = raise(learned.memory_bytes, memory);
   changed = raise(learned.gpu_memory_bytes, gpu) || changed;
   const bool measured = outcome.reason == EndReason::succeeded && outcome.peak_gpu_bytes > 0;
@@ -270,6 +291,9 @@ Need need_of(const JobSpec& spec, const Learned* learned) {
     need.memory_bytes = estimate(learned->memory_bytes);
     need.memory_learned = true;
   }
+  if (asked.memory_bytes == 0 && !spec.parallel && learned != nullptr && learned->memory_starved) {
+    need.least_memory_bytes = learned->least_memory_bytes;
+  }
   if (asked.gpus_milli == 0) return need;
   need.gpus = std::max<uint32_t>(asked.gpus_milli / 1000, 1);
   need.gpu_share_milli = share_of(asked);
@@ -279,6 +303,9 @@ Need need_of(const JobSpec& spec, const Learned* learned) {
   if (asked.gpu_memory_bytes == 0 && learned != nullptr && learned->gpu_memory_bytes > 0) {
     need.gpu_memory_bytes = estimate(learned->gpu_memory_bytes);
     need.gpu_memory_learned = true;
+  }
+  if (asked.gpu_memory_bytes == 0 && !spec.parallel && learned != nullptr && learned->gpu_starved) {
+    need.least_gpu_bytes = learned->least_gpu_bytes;
   }
   if (asked.gpu_memory_bytes == 0 && (learned == nullptr || !learned->gpu_known)) {
     need.gpu_alone = true;

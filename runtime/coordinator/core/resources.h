@@ -27,6 +27,9 @@ struct Need {
   bool gpu_memory_learned = false;
   bool gpu_alone = false;  // also while nobody knows how much memory it takes
   ComputeCapability min_compute_capability = 0;
+  // Workers and GPUs that have less were too small, for the program or this very rank. Only as long
+  // as there are larger ones: sizes.cc.
+  uint64_t least_memory_bytes = 0, least_gpu_bytes = 0;
   NamedResources named;
   std::vector<WorkerId> not_on;  // sorted: where its program could not be built
   auto operator<=>(const Need&) const = default;
@@ -85,9 +88,16 @@ std::string gpus_text(uint64_t count, const Need& need);
 struct Learned {
   uint64_t memory_bytes = 0, gpu_memory_bytes = 0;
   bool gpu_known = false;  // at least one attempt has run to its end and was measured
-  uint64_t version = 1;    // grows when what ranks are placed by changes
-  uint64_t jobs = 0;       // that refer to it
+  // Of attempts that succeeded, the smallest peak, a little less. Not durable.
+  uint64_t least_memory_bytes = 0, least_gpu_bytes = 0;
+  bool memory_starved = false, gpu_starved = false;  // one had all there was, and it was too little
+  uint64_t version = 1;                              // grows when what ranks are placed by changes
+  uint64_t jobs = 0;                                 // that refer to it
 };
+
+inline bool is_starved(const Learned& learned) {
+  return learned.memory_starved || learned.gpu_starved;
+}
 
 Digest program_key(const JobSpec& spec);
 

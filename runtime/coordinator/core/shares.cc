@@ -62,7 +62,7 @@ bool Core::State::reserve_for_owed(const DemandQueue& next) {
 // On the worker that has most of it free already. As much as would make the two equal, but no more
 // than that one worker has, and for one rank at least.
 bool Core::State::reserve_ranks(Job& job, uint64_t cpus_milli) {
-  if (job.learned->version != job.need_version) requeue(job);  // its program is known better now
+  if (need_version(job) != job.need_version) requeue(job);  // its program is known better now
   const Demand& demand = job.queue->demand;
   Worker* chosen = nullptr;
   for (auto& [id, worker] : workers) {
@@ -84,7 +84,7 @@ bool Core::State::reserve_ranks(Job& job, uint64_t cpus_milli) {
   gang_had_it = false;
   reservation.job = &job;
   reservation.due = true;
-  reservation.need_version = job.learned->version;
+  reservation.need_version = need_version(job);
   reservation.workers = {chosen->info.id};
   reindex(*chosen);
   return true;
@@ -142,6 +142,11 @@ std::optional<uint32_t> Core::State::rank_for(Job& job, WorkerId worker) {
   for (uint32_t rank : job.ready) {
     const ActiveRank& active = job.active.at(rank);
     if (active.gpu_alone && !job.queue->demand.need.gpu_alone) continue;
+    if (active.more_memory_than > 0 || active.more_gpu_than > 0) {
+      Need own = job.queue->demand.need;
+      raise_least(job, active, own);
+      if (!could_hold(workers.at(worker), own)) continue;
+    }
     if (active.last_worker != worker) return rank;
     if (!second_choice) second_choice = rank;
     if (++looked == kLook) break;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "runtime/coordinator/core/core.h"
+#include "runtime/coordinator/core/ends.h"
 #include "runtime/coordinator/core/inputs.h"
 #include "runtime/coordinator/core/rank_table.h"
 #include "runtime/coordinator/core/resources.h"
@@ -28,9 +29,8 @@ inline constexpr uint32_t kMaxFreeTries = 5;  // per rank: of inputs_unavailable
 inline constexpr uint32_t kMaxSeconds = 2;    // second attempts of a rank
 inline constexpr uint64_t kEarlyMs = 1000;    // a failure by then is an early one: kAllFailEarly
 inline constexpr TimeMs kForgottenMs = 7ll * 24 * 3600 * 1000;  // a worker away for longer
-inline constexpr TimeMs kLateMs = 1000;        // a deadline noticed later: the coordinator was away
-inline constexpr size_t kMaxLost = 16;         // lost attempts of a rank that may still succeed
-inline constexpr size_t kMaxTextBytes = 4096;  // of anything a peer reports
+inline constexpr TimeMs kLateMs = 1000;  // a deadline noticed later: the coordinator was away
+inline constexpr size_t kMaxLost = 16;   // lost attempts of a rank that may still succeed
 inline constexpr size_t kMaxBusyText = 256;
 inline constexpr size_t kMaxPrograms = 10'000;  // of which sizes are known
 
@@ -90,8 +90,9 @@ struct ActiveRank {
   uint32_t faulty_tries = 0;      // of these: worker_faulty
   uint32_t outgrown = 0;          // of these: more memory than was learned, of GPUs too
   bool gpu_alone = false;         // the next try has its GPUs for itself
-  uint32_t seconds = 0;           // second attempts it has had
-  TimeMs not_before = kNever;     // in the back-off set; kNever: not there
+  uint64_t more_memory_than = 0, more_gpu_than = 0;  // all of that was too little; not durable
+  uint32_t seconds = 0;                              // second attempts it has had
+  TimeMs not_before = kNever;                        // in the back-off set; kNever: not there
   WorkerId last_worker;
   uint32_t last_attempt = 0;  // that ended
   EndReason last_reason = EndReason::succeeded;
@@ -303,6 +304,7 @@ struct Worker {
   // Ended by a report of this session, and still in what the worker says it holds: several reports
   // are under way at once, so it may say so before it has read the answer.
   std::set<AttemptKey> reported;
+  bool counts_in_sizes = false;  // as long as it is there, drained and paused ones are not
   bool indexed = false;
   bool in_load_index = false;
   int64_t indexed_free = 0, indexed_load = 0;
@@ -569,6 +571,7 @@ struct Core::State {
     uint32_t rank = 0;
     Worker* worker = nullptr;
     bool gpu_alone = false;
+    uint64_t least_gpu_bytes = 0;
   };
   BeingFilled being_filled;
   Choice choose_rank(Job& job, const Demand& demand);
@@ -582,6 +585,20 @@ struct Core::State {
   LeaseGrant& lease(Job& job, uint32_t rank, uint32_t attempt, Worker& worker, const Need& need,
                     bool second = false);
   Need need_of(const Job& job) const;
+
+  // ---- sizes.cc ----
+  uint64_t sizes_epoch = 0;
+  void note_sizes(Worker& worker);
+  void sizes_changed();
+  uint64_t need_version(const Job& job) const;
+  bool anybody_holds(const Job& job, const Need& need) const;
+  bool has_larger(const Job& job, uint64_t memory_bytes, uint64_t gpu_bytes) const;
+  void ask_for_least(const Job& job, Need& need) const;
+  void raise_least(const Job& job, const ActiveRank& rank, Need& need) const;
+  void raise_least_of_all(const Job& job, Need& need) const;
+  void note_too_small(Job& job, ActiveRank& rank, const AttemptEnded& record, const Claim& claim,
+                      const Worker& worker);
+
   void learn_of(Job& job);  // from now on: what is known of its program
   void forget_program(Job& job);
   void keep_learned(const Job& job);  // that will be erased
@@ -753,6 +770,7 @@ inline uint32_t cpus_of(const JobSpec& spec) {
 }
 
 JobState job_state(const Job& job);
+uint64_t smallest_gpu(const Worker& worker, const Claim& claim);  // 0: it had none
 
 // Such a rank could run there if nothing else did. Cpus are not looked at.
 inline bool could_hold(const Worker& worker, const Need& need) {
@@ -775,24 +793,5 @@ uint64_t saved_ms(const ActiveRank& rank, uint32_t attempt);
 void count_end(JobTally& tally, const AttemptEnded& record);
 void uncount_end(JobTally& tally, EndReason reason, uint64_t redone_ms);
 void uncount_lost(JobTally& tally, const LostAttempt& lost);  // it is back, or has succeeded
-uint64_t redone_ms(const AttemptOutcome& outcome);
-
-// Its lease never reached its worker: nothing was done, and nothing is counted.
-inline bool never_began(const AttemptEnded& record) {
-  return record.outcome.reason == EndReason::worker_lost && !record.final &&
-         record.state == RankState::waiting;
-}
-
-// The failure of a gang's rank that uses up no retry, as long as nothing else is known.
-inline bool is_excused(const AttemptEnded& record) {
-  return uses_up_a_retry(record.outcome.reason) && !record.final &&
-         record.state == RankState::running;
-}
-
-std::string short_reason(const AttemptOutcome& outcome);  // "exit code 3: what it said"
-
-// At most `max` bytes of what a peer said, never cut within a UTF-8 character.
-std::string bounded(std::string text, size_t max = kMaxTextBytes);
-void bound_outcome(AttemptOutcome& outcome);
 
 }  // namespace pesc::coordinator

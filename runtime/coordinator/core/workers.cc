@@ -61,6 +61,7 @@ void Core::State::on(const WorkerAttached& event) {
   worker.session = event.session;
   worker.updates = 0;
   worker.attached = true;
+  sizes_changed();
   worker.leaving = false;
   worker.last_seen = worker.last_end = now;
   sessions[event.session] = worker.info.id;
@@ -171,6 +172,7 @@ void Core::State::hear_gpus(Worker& worker, const std::vector<Gpu>& gpus) {
   for (auto& [demand, queue] : queues) queue.impossible = queue.nowhere = false;
   recount_use(worker);
   worker.excused = worker.excused || over(worker, config.prefetch_most);
+  sizes_changed();
   unblock(worker);
 }
 

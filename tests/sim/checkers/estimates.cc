@@ -134,7 +134,9 @@ std::string Estimates::check_end(const Ledger& ledger, const co::AttemptEnded& r
   Program* program = program_of(r.key.job);
   const LedgerAttempt* attempt = ledger.attempt(r.key);
   if (program == nullptr || attempt == nullptr) return {};
-  if (r.outcome.reason == EndReason::outgrew_estimate && well_known_.contains(r.key)) {
+  // One that was given nothing in particular had all that its worker has.
+  if (r.outcome.reason == EndReason::outgrew_estimate && attempt->claim.memory_bytes > 0 &&
+      well_known_.contains(r.key)) {
     return broken(r.key, fmt::format("outgrew {} bytes, and its program is known",
                                      attempt->claim.memory_bytes));
   }
