@@ -4,6 +4,8 @@
 #include <kj/debug.h>
 #include <sys/stat.h>
 
+#include <fstream>
+
 #include "tests/worker_shell/worker_fixture.h"
 
 namespace pesc::worker {
@@ -74,6 +76,28 @@ TEST_F(WorkerTest, ARankCannotChangeASharedFileForOthers) {
     ASSERT_EQ(end.outcome.reason, EndReason::succeeded) << end.outcome.detail;
     EXPECT_EQ(read_file(unpacked(end.output) / "output.txt"), "10 20 30\n");
   }
+}
+
+TEST_F(WorkerTest, AJobWithTheSameInputsGetsTheDirectoriesOfTheOneBefore) {
+  open();
+  const fs::path fifo = state_.path() / "go";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0666), 0);
+  ::chmod(fifo.c_str(), 0666);
+  // Rank 1 is there until rank 0 has been acknowledged.
+  JobSpec spec = script("[ $PESC_RANK != 1 ] || read line < " + fifo.string() +
+                        "\nstat -c %i .; ls -A; ls -A $PESC_OUTPUT_DIR; touch left");
+  spec.resources.cpus_milli = 100;
+  for (uint32_t rank : {0, 1}) fake_.lease(key_of(rank), spec);
+  const std::string first =
+      read_file(unpacked(fake_.wait_for_end(key_of(0)).output) / "output.txt");
+  std::ofstream(fifo) << "go\n";
+  fake_.wait_for_end(key_of(1));
+  AttemptKey next = key_of(0);
+  ++next.job.value;
+  fake_.lease(next, spec);
+  const auto& end = fake_.wait_for_end(next);
+  EXPECT_EQ(end.outcome.reason, EndReason::succeeded) << end.outcome.detail;
+  EXPECT_EQ(read_file(unpacked(end.output) / "output.txt"), first) << "the same, and as empty";
 }
 
 TEST_F(WorkerTest, UploadsALargeOutputInPieces) {

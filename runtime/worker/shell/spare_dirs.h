@@ -1,8 +1,8 @@
 // The directories of attempts that are over, for the next attempts of the same job: on a disk,
 // making five directories and deleting them again costs more than all else that a short rank needs.
 //
-// Only a job's own attempts get them, with its inputs in place; a directory of which anything
-// cannot be made as it was is not kept. On the loop's thread; tidy() anywhere.
+// Only a job's own attempts get them, with its inputs in place, and for a minute those of a job that
+// has the same inputs; a directory of which anything cannot be made as it was is not kept. On the loop's thread; tidy() anywhere.
 #pragma once
 
 #include <map>

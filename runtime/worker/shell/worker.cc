@@ -58,6 +58,7 @@ WorkerShell::~WorkerShell() noexcept {
   tasks_.reset();
   timer_ = nullptr;
   disk_timer_ = nullptr;
+  idle_timer_ = nullptr;
   quiet_.reset();
   keeper_.reset();
   watch_.reset();
@@ -471,6 +472,7 @@ kj::Promise<void> WorkerShell::shutdown() {
   session_->stop();
   timer_ = nullptr;
   disk_timer_ = nullptr;
+  idle_timer_ = nullptr;
   kj::Promise<void> keeper_end = kj::READY_NOW;
   // Ranks, and results that the coordinator does not have yet, stay with the keeper for the next
   // worker, unless nothing may outlive this process.

@@ -8,8 +8,54 @@
 
 namespace pesc::worker {
 
-bool WorkerShell::reuse_directories(ShellAttempt& attempt) {
+namespace {
+
+// For a next job with the same inputs, as one that is submitted again, or another with none.
+constexpr auto kIdleFor = kj::MINUTES;
+constexpr uint64_t kMostIdleBytes = 128ull << 20;
+
+// What shared files are there by must be there then: nothing keeps it in the cache.
+bool may_idle(const SpareDir& dir) { return dir.placed.binds.empty() && dir.placed.checks.empty(); }
+
+}  // namespace
+
+std::optional<SpareDir> WorkerShell::take_spare(const ShellAttempt& attempt) {
   std::optional<SpareDir> spare = spares_.take(attempt.key.job);
+  if (spare || idle_dirs_.empty() || !attempt.spec->build.empty() ||
+      attempt.spec->files != idle_files_) {
+    return spare;
+  }
+  spare = std::move(idle_dirs_.back());
+  idle_dirs_.pop_back();
+  return spare;
+}
+
+// The job has no attempts here any more.
+void WorkerShell::keep_idle(const JobSpec& spec, std::vector<SpareDir> dirs) {
+  if (dirs.empty()) return;
+  uint64_t bytes = 0;
+  for (const FileRef& file : spec.files) bytes += file.blob.size_bytes;
+  const size_t most = bytes == 0 ? dirs.size() : kMostIdleBytes / bytes;
+  discard(std::exchange(idle_dirs_, {}));
+  idle_files_ = spec.files;
+  for (SpareDir& dir : dirs) {
+    if (stopping_ || idle_dirs_.size() >= most || !may_idle(dir)) {
+      dirs_->discard(dir.paths);
+    } else {
+      idle_dirs_.push_back(std::move(dir));
+    }
+  }
+  idle_timer_ = loop_.timer()
+                    .afterDelay(kIdleFor)
+                    .then([this] {
+                      discard(std::exchange(idle_dirs_, {}));
+                      empty_trash();
+                    })
+                    .eagerlyEvaluate(nullptr);
+}
+
+bool WorkerShell::reuse_directories(ShellAttempt& attempt) {
+  std::optional<SpareDir> spare = take_spare(attempt);
   if (!spare) return false;
   // A shared copy that was found changed is gone, or about to go.
   const bool usable =
@@ -47,7 +93,7 @@ void WorkerShell::dispose(const AttemptPtr& attempt) {
   } else {
     dirs_->discard(dir.paths);
   }
-  if (!goes_on) discard(spares_.drop(job));
+  if (!goes_on) keep_idle(*attempt->spec, spares_.drop(job));
   empty_trash();
 }
 

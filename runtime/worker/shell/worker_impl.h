@@ -207,6 +207,8 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
   void pack_and_send(const AttemptPtr& attempt, std::shared_ptr<const PackOrder> order);
 
   // ---- worker_dirs.cc
+  std::optional<SpareDir> take_spare(const ShellAttempt& attempt);
+  void keep_idle(const JobSpec& spec, std::vector<SpareDir> dirs);
   bool reuse_directories(ShellAttempt& attempt);
   bool has_attempts_of(JobId job) const;
   void pool_job_done(const AttemptPtr& attempt);
@@ -356,6 +358,9 @@ class WorkerShell final : public Worker, public SessionDelegate, public kj::Task
 
   static constexpr size_t kMostSpares = 256;
   SpareDirs spares_{kMostSpares};
+  std::vector<SpareDir> idle_dirs_;  // of the job that ended last
+  std::vector<FileRef> idle_files_;  // its inputs
+  kj::Promise<void> idle_timer_ = nullptr;
   bool emptying_ = false;
   std::string disk_trouble_;  // why nothing can be written; empty: it can
   kj::Promise<void> disk_timer_ = nullptr;
