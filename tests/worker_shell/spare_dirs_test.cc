@@ -122,6 +122,19 @@ TEST_F(TidyTest, NotWithADirectoryOrManyFiles) {
   EXPECT_FALSE(tidied());
 }
 
+TEST_F(TidyTest, ForAnotherJobTheTimesOfDirectoriesProveNothing) {
+  dirs_->mark(dir_.paths);
+  struct stat before {};
+  ASSERT_EQ(::stat(dir_.paths.output.c_str(), &before), 0);
+  write_file(dir_.paths.output + "/planted", "x");
+  const timespec times[] = {before.st_atim, before.st_mtim};
+  ASSERT_EQ(::utimensat(AT_FDCWD, dir_.paths.output.c_str(), times, 0), 0);
+  ASSERT_TRUE(tidied());
+  EXPECT_TRUE(fs::exists(dir_.paths.output + "/planted")) << "else this shows nothing";
+  ASSERT_TRUE(tidy(dir_, *dirs_, true));
+  EXPECT_FALSE(fs::exists(dir_.paths.output + "/planted"));
+}
+
 TEST_F(TidyTest, NotWhenADirectoryIsAnotherThanBefore) {
   ASSERT_EQ(::chmod(dir_.paths.output.c_str(), 0755), 0);
   EXPECT_FALSE(tidied());

@@ -84,8 +84,11 @@ TEST_F(WorkerTest, AJobWithTheSameInputsGetsTheDirectoriesOfTheOneBefore) {
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0666), 0);
   ::chmod(fifo.c_str(), 0666);
   // Rank 1 is there until rank 0 has been acknowledged.
-  JobSpec spec = script("[ $PESC_RANK != 1 ] || read line < " + fifo.string() +
-                        "\nstat -c %i .; ls -A; ls -A $PESC_OUTPUT_DIR; touch left");
+  JobSpec spec;
+  spec.program = "sh";
+  spec.inject = Inject::env;
+  spec.arguments = {"-c", "[ $PESC_RANK != 1 ] || read line < " + fifo.string() +
+                              "\nstat -c %i .; ls -A; ls -A $PESC_OUTPUT_DIR; touch left"};
   spec.resources.cpus_milli = 100;
   for (uint32_t rank : {0, 1}) fake_.lease(key_of(rank), spec);
   const std::string first =

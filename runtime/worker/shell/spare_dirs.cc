@@ -64,7 +64,7 @@ bool inputs_are_as_placed(const SpareDir& dir) {
 
 }  // namespace
 
-bool tidy(const SpareDir& dir, const AttemptDirs& dirs) {
+bool tidy(const SpareDir& dir, const AttemptDirs& dirs, bool thorough) {
   if (!dir.placed.flat || !inputs_are_as_placed(dir)) return false;
   const auto is_input = [&](std::string_view name) {
     return std::any_of(dir.placed.inputs.begin(), dir.placed.inputs.end(),
@@ -77,7 +77,7 @@ bool tidy(const SpareDir& dir, const AttemptDirs& dirs) {
   };
   bool touched = false;
   const auto emptied = [&](const std::string& path, uid_t owner, const auto& kept) {
-    if (dirs.is_untouched(path, owner)) return true;
+    if (!thorough && dirs.is_untouched(path, owner)) return true;
     touched = true;
     return empty_directory(path, owner, kept);
   };

@@ -1,8 +1,9 @@
 // The directories of attempts that are over, for the next attempts of the same job: on a disk,
 // making five directories and deleting them again costs more than all else that a short rank needs.
 //
-// Only a job's own attempts get them, with its inputs in place, and for a minute those of a job that
-// has the same inputs; a directory of which anything cannot be made as it was is not kept. On the loop's thread; tidy() anywhere.
+// Only a job's own attempts get them, with its inputs in place, and for a minute those of a job
+// that has the same inputs; a directory of which anything cannot be made as it was is not kept. On
+// the loop's thread; tidy() anywhere.
 #pragma once
 
 #include <map>
@@ -23,7 +24,9 @@ struct SpareDir {
 // Deletes what the attempt left beside its inputs: a few small files. False when it left more, when
 // an input, an owner or a mode is another than before, or in doubt: then the directory is of no
 // use. The attempt's processes are gone, and its root is closed to others.
-bool tidy(const SpareDir& dir, const AttemptDirs& dirs);
+// `thorough`: for another job, perhaps another person's. What a rank may have forged (the times of
+// its directories) is not believed.
+bool tidy(const SpareDir& dir, const AttemptDirs& dirs, bool thorough = false);
 
 class SpareDirs {
  public:

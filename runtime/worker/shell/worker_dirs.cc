@@ -12,10 +12,14 @@ namespace {
 
 // For a next job with the same inputs, as one that is submitted again, or another with none.
 constexpr auto kIdleFor = kj::MINUTES;
-constexpr uint64_t kMostIdleBytes = 128ull << 20;
 
-// What shared files are there by must be there then: nothing keeps it in the cache.
-bool may_idle(const SpareDir& dir) { return dir.placed.binds.empty() && dir.placed.checks.empty(); }
+// The next job may be another person's: none of its inputs may be a file that a rank could write
+// to. What shared files are there by must be there then: nothing keeps it in the cache.
+bool may_idle(const SpareDir& dir) {
+  return dir.placed.binds.empty() && dir.placed.checks.empty() &&
+         std::all_of(dir.placed.inputs.begin(), dir.placed.inputs.end(),
+                     [](const InputPrint& input) { return input.roots_own; });
+}
 
 }  // namespace
 
@@ -33,16 +37,13 @@ std::optional<SpareDir> WorkerShell::take_spare(const ShellAttempt& attempt) {
 // The job has no attempts here any more.
 void WorkerShell::keep_idle(const JobSpec& spec, std::vector<SpareDir> dirs) {
   if (dirs.empty()) return;
-  uint64_t bytes = 0;
-  for (const FileRef& file : spec.files) bytes += file.blob.size_bytes;
-  const size_t most = bytes == 0 ? dirs.size() : kMostIdleBytes / bytes;
   discard(std::exchange(idle_dirs_, {}));
   idle_files_ = spec.files;
   for (SpareDir& dir : dirs) {
-    if (stopping_ || idle_dirs_.size() >= most || !may_idle(dir)) {
-      dirs_->discard(dir.paths);
-    } else {
+    if (!stopping_ && may_idle(dir) && tidy(dir, *dirs_, true)) {
       idle_dirs_.push_back(std::move(dir));
+    } else {
+      dirs_->discard(dir.paths);
     }
   }
   idle_timer_ = loop_.timer()
