@@ -19,7 +19,7 @@ begin_upload() {
 empty_again() { until [ -z "$(ls "$TMP")" ]; do :; done; } # the test's time limit ends it
 stored() { find "$LARGE" -type f 2>/dev/null | wc -l; }
 
-# Ended by Ctrl-C.
+# Killed: its connection ends, and nothing else is said.
 begin_upload
 kill -KILL "$CLIENT"
 empty_again
