@@ -116,7 +116,8 @@ std::string Estimates::check_gpu(const Program& program, const JobSpec& spec,
   for (const Gpu& gpu : workers_.at(r.worker)->gpus) {
     const auto& uuids = r.claim.gpus;
     if (std::find(uuids.begin(), uuids.end(), gpu.uuid) == uuids.end()) continue;
-    all = std::min(all, gpu.memory_bytes);
+    // The most that is asked for where something else has a part of it, as a screen has.
+    all = std::min(all, gpu.memory_bytes - gpu.memory_bytes / 8);
   }
   if (r.claim.gpu_memory_bytes < std::min(program.gpu, all)) {
     return broken(r.key, fmt::format("is given {} bytes of its GPU, and {} were measured",
