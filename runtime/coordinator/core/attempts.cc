@@ -176,7 +176,7 @@ void Core::State::judge_size(const Job& job, const ActiveRank& rank, const OpenA
   const Worker& worker = workers.at(open.worker);
   const uint64_t all = worker.info.memory_bytes;
   const bool unstated = job.spec->resources.memory_bytes == 0 && !job.spec->parallel;
-  const bool had_all = open.claim.memory_bytes == 0 || open.claim.memory_bytes >= all;
+  const bool had_all = had_all_memory(open.claim, all);
   if (outcome.reason == EndReason::out_of_memory && unstated && had_all && !tried &&
       has_larger(job, all, 0)) {
     outcome.reason = EndReason::outgrew_estimate;

@@ -108,6 +108,11 @@ void learn(Learned& learned, const AttemptOutcome& outcome, const Claim& claim);
 
 Need need_of(const JobSpec& spec, const Learned* learned);
 
+// It was placed with nothing in particular, or with all that the worker has.
+inline bool had_all_memory(const Claim& claim, uint64_t worker_memory) {
+  return claim.memory_bytes == 0 || claim.memory_bytes >= worker_memory;
+}
+
 // What the worker is to hold the attempt to: what was stated, else twice what was learned.
 uint64_t memory_limit(const JobSpec& spec, const Claim& claim, uint64_t worker_memory);
 // On each of its GPUs what it was given, where others may be beside it; 0: none.

@@ -89,7 +89,7 @@ void Core::State::note_too_small(Job& job, ActiveRank& rank, const AttemptEnded&
   const bool of_gpu = gpu_limit > 0 && outcome.peak_gpu_bytes > gpu_limit;
   bool* starved = nullptr;
   if (outcome.reason == EndReason::outgrew_estimate && !of_gpu &&
-      (claim.memory_bytes == 0 || claim.memory_bytes >= worker.info.memory_bytes)) {
+      had_all_memory(claim, worker.info.memory_bytes)) {
     rank.more_memory_than = std::max(rank.more_memory_than, worker.info.memory_bytes);
     if (job.learned != nullptr) starved = &job.learned->memory_starved;
   } else if (outcome.reason == EndReason::gpu_out_of_memory && claim.gpu_alone) {
